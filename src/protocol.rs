@@ -1,0 +1,350 @@
+//! What is said on the wire: commands out, lines in. No socket, no clock, no thread.
+//!
+//! The gateway speaks the ASCII protocol of HMS Ixxat's CAN@net family ("Generic Protocol for Gateway Mode", software
+//! design guide 4.02.0332.20000). What this module relies on:
+//!
+//! * A command is one line that ends in `\n`. It is answered by `R ok` or by `R ERR <number> <text>`; an answer does
+//!   not say which command it belongs to.
+//! * What comes back ends in `\n`, `\r` or `\r\n`, as the gateway was configured. Upper and lower case mean the same,
+//!   runs of spaces count as one, and a datagram can hold several lines of different kinds.
+//! * One gateway in the field ends its lines with a backslash and an `n`, as two characters. Both are taken for the
+//!   line's end.
+//!
+//! The inside of a frame line (`M …`) is the business of [`frame`](crate::frame).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The bit rates that the gateway knows, in kbit/s (vendor's software design guide, command `INIT`).
+pub const BIT_RATES: [u16; 10] = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000];
+
+/// The channels (CAN port numbers) that a gateway can have: the NT models have up to 4, CAN@net Basic has number 1.
+pub const CHANNELS: std::ops::RangeInclusive<u8> = 1..=4;
+
+/// The largest 11-bit identifier.
+pub const STANDARD_ID_MAX: u32 = 0x7FF;
+
+/// The largest 29-bit identifier.
+pub const EXTENDED_ID_MAX: u32 = 0x1FFF_FFFF;
+
+/// Bit rate of the bus in kbit/s, one of [`BIT_RATES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitRate(u16);
+
+impl BitRate {
+    /// 250 kbit/s, what the programs use unless told otherwise.
+    pub const DEFAULT: BitRate = BitRate(250);
+}
+
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BitRate {
+    type Err = InvalidBitRate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBitRate> {
+        let kbit_per_second = text.parse().map_err(|_| InvalidBitRate)?;
+        if BIT_RATES.contains(&kbit_per_second) { Ok(BitRate(kbit_per_second)) } else { Err(InvalidBitRate) }
+    }
+}
+
+/// The text is none of the gateway's bit rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidBitRate;
+
+impl fmt::Display for InvalidBitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gateway knows these bit rates, in kbit/s:")?;
+        BIT_RATES.iter().try_for_each(|rate| write!(f, " {rate}"))
+    }
+}
+
+impl std::error::Error for InvalidBitRate {}
+
+/// One entry of the gateway's acceptance filter: a frame passes if its identifier equals `id` in every bit that is
+/// set in `mask`. A mask of 0 lets every identifier of that length pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// For frames with an 11-bit identifier.
+    Standard {
+        /// 0 to [`STANDARD_ID_MAX`].
+        id: u32,
+        /// 0 to [`STANDARD_ID_MAX`].
+        mask: u32,
+    },
+    /// For frames with a 29-bit identifier.
+    Extended {
+        /// 0 to [`EXTENDED_ID_MAX`].
+        id: u32,
+        /// 0 to [`EXTENDED_ID_MAX`].
+        mask: u32,
+    },
+}
+
+impl Filter {
+    /// Lets every 11-bit identifier pass.
+    pub const ALL_STANDARD: Filter = Filter::Standard { id: 0, mask: 0 };
+}
+
+/// As the gateway wants it: `STD 000 000`, `EXT 0 0`.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Filter::Standard { id, mask } => write!(f, "STD {id:03X} {mask:03X}"),
+            Filter::Extended { id, mask } => write!(f, "EXT {id:X} {mask:X}"),
+        }
+    }
+}
+
+/// Reads `STD:ID:MASK` or `EXT:ID:MASK`, identifier and mask in hexadecimal.
+impl FromStr for Filter {
+    type Err = InvalidFilter;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFilter> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [kind, id, mask] = parts[..] else { return Err(InvalidFilter::Shape) };
+        let (id, mask) = (hex(id.as_bytes()), hex(mask.as_bytes()));
+        let (Some(id), Some(mask)) = (id, mask) else { return Err(InvalidFilter::Shape) };
+        if kind.eq_ignore_ascii_case("STD") {
+            if id.max(mask) > STANDARD_ID_MAX {
+                Err(InvalidFilter::Standard)
+            } else {
+                Ok(Filter::Standard { id, mask })
+            }
+        } else if kind.eq_ignore_ascii_case("EXT") {
+            if id.max(mask) > EXTENDED_ID_MAX {
+                Err(InvalidFilter::Extended)
+            } else {
+                Ok(Filter::Extended { id, mask })
+            }
+        } else {
+            Err(InvalidFilter::Shape)
+        }
+    }
+}
+
+/// Why a text is no [`Filter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidFilter {
+    /// Not of the form `STD:ID:MASK` or `EXT:ID:MASK`.
+    Shape,
+    /// Identifier or mask of a `STD` filter beyond 11 bits.
+    Standard,
+    /// Identifier or mask of an `EXT` filter beyond 29 bits.
+    Extended,
+}
+
+impl fmt::Display for InvalidFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InvalidFilter::Shape => "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF",
+            InvalidFilter::Standard => "identifier and mask of a STD filter have 11 bits: at most 7FF",
+            InvalidFilter::Extended => "identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF",
+        })
+    }
+}
+
+impl std::error::Error for InvalidFilter {}
+
+/// A command to the gateway. `channel` is the number of the gateway's CAN port, one of [`CHANNELS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants' documentation names their fields")]
+pub enum Command {
+    /// Initialise the channel's controller at a bit rate. A running controller may refuse it.
+    Init { channel: u8, bit_rate: BitRate },
+    /// Empty the acceptance filter.
+    FilterClear { channel: u8 },
+    /// Add one entry to the acceptance filter.
+    FilterAdd { channel: u8, filter: Filter },
+    /// Start the controller: the gateway streams to whom this came from.
+    Start { channel: u8 },
+    /// Stop the controller.
+    Stop { channel: u8 },
+}
+
+impl Command {
+    /// The channel that the command is for.
+    pub fn channel(&self) -> u8 {
+        match *self {
+            Command::Init { channel, .. }
+            | Command::FilterClear { channel }
+            | Command::FilterAdd { channel, .. }
+            | Command::Start { channel }
+            | Command::Stop { channel } => channel,
+        }
+    }
+
+    /// The datagram that carries the command: its line and the `\n` that ends it.
+    pub fn datagram(&self) -> Vec<u8> {
+        format!("{self}\n").into_bytes()
+    }
+}
+
+/// The command's line without its end.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Init { channel, bit_rate } => write!(f, "CAN {channel} INIT STD {bit_rate}"),
+            Command::FilterClear { channel } => write!(f, "CAN {channel} FILTER CLEAR"),
+            Command::FilterAdd { channel, filter } => write!(f, "CAN {channel} FILTER ADD {filter}"),
+            Command::Start { channel } => write!(f, "CAN {channel} START"),
+            Command::Stop { channel } => write!(f, "CAN {channel} STOP"),
+        }
+    }
+}
+
+/// What a line from the gateway is, by its first words. Borrows the whole line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// `R ok` or `R ERR …`: the answer to a command.
+    Reply(Reply<'a>),
+    /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::frame::Frame::parse) tells.
+    Frame(&'a [u8]),
+    /// `E …`: the controller's state changed.
+    Event(&'a [u8]),
+    /// Nothing that the protocol has.
+    Unknown(&'a [u8]),
+}
+
+/// The gateway's answer to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// The command was carried out.
+    Ok,
+    /// The command was refused: the gateway's own words, the whole line.
+    Refused(&'a [u8]),
+}
+
+impl<'a> Line<'a> {
+    /// Tells what a line is. Takes one of what [`lines`] gives.
+    pub fn classify(line: &'a [u8]) -> Line<'a> {
+        let mut words = words(line);
+        match words.next() {
+            Some(first) if first.eq_ignore_ascii_case(b"M") => Line::Frame(line),
+            Some(first) if first.eq_ignore_ascii_case(b"E") => Line::Event(line),
+            Some(first) if first.eq_ignore_ascii_case(b"R") => match words.next() {
+                Some(second) if second.eq_ignore_ascii_case(b"ERR") => Line::Reply(Reply::Refused(line)),
+                Some(second) if second.eq_ignore_ascii_case(b"ok") && words.next().is_none() => Line::Reply(Reply::Ok),
+                _ => Line::Unknown(line),
+            },
+            _ => Line::Unknown(line),
+        }
+    }
+}
+
+/// The lines of a datagram, without their ends and without surrounding white space; empty ones are left out.
+pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().enumerate().position(|(at, &byte)| match byte {
+            b'\n' | b'\r' => true,
+            b'\\' => rest.get(at + 1) == Some(&b'n'),
+            _ => false,
+        });
+        let (line, after) = match end {
+            Some(at) if rest[at] == b'\\' => (&rest[..at], &rest[at + 2..]),
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => (rest, &rest[rest.len()..]),
+        };
+        rest = after;
+        Some(line.trim_ascii())
+    })
+    .filter(|line| !line.is_empty())
+}
+
+/// The replies in a datagram, in their order.
+pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+    lines(datagram).filter_map(|line| match Line::classify(line) {
+        Line::Reply(reply) => Some(reply),
+        _ => None,
+    })
+}
+
+/// The words of a line; runs of white space between them count as one.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// A hexadecimal number of 1 to 8 digits and nothing else.
+pub(crate) fn hex(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
+}
+
+/// Appends `bytes` so that a terminal takes none of them for a control sequence: what is outside 0x20 to 0x7E
+/// becomes `\xNN`, except the newline.
+pub(crate) fn escape_into(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        match byte {
+            b'\n' | 0x20..=0x7E => out.push(byte),
+            _ => out.extend([b'\\', b'x', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]),
+        }
+    }
+}
+
+/// A line of the gateway's in a form that is safe to show: escaped, and cut at 200 bytes.
+pub(crate) fn printable(line: &[u8]) -> String {
+    const MOST: usize = 200;
+    let mut shown = Vec::new();
+    escape_into(&mut shown, &line[..line.len().min(MOST)]);
+    if line.len() > MOST {
+        shown.extend(b"...");
+    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(datagram: &[u8]) -> Vec<Line<'_>> {
+        lines(datagram).map(Line::classify).collect()
+    }
+
+    #[test]
+    fn a_reply_is_recognised_whatever_its_line_end_case_and_spacing() {
+        for ok in
+            ["R ok", "R ok\n", "R ok\r", "R ok\r\n", "R ok\\n", "r OK\n", "R   ok  \r\n", " R ok\n", "\r\nR Ok\r\n\r\n"]
+        {
+            assert_eq!(kinds(ok.as_bytes()), [Line::Reply(Reply::Ok)], "{ok:?}");
+        }
+        assert_eq!(kinds(b"r err 5 Busy\r"), [Line::Reply(Reply::Refused(b"r err 5 Busy"))]);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_reply_is_none() {
+        for other in ["Rok", "R", "R okay", "R ok ok", "ok", "OK R", "RR ok", "R o k", "", "\n", "XR ok"] {
+            assert_eq!(replies(other.as_bytes()).count(), 0, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_different_kinds_share_a_datagram() {
+        assert_eq!(
+            kinds(b"M 1 CSD 100 55\r\nR ok\nE 1 BUSOFF\rR ERR 7 no\\nwhat\n"),
+            [
+                Line::Frame(b"M 1 CSD 100 55"),
+                Line::Reply(Reply::Ok),
+                Line::Event(b"E 1 BUSOFF"),
+                Line::Reply(Reply::Refused(b"R ERR 7 no")),
+                Line::Unknown(b"what"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_gateways_words_are_shown_escaped_and_cut_at_200_bytes() {
+        assert_eq!(printable(b"R ERR 1 \x1b[2J\xff\t"), "R ERR 1 \\x1B[2J\\xFF\\x09");
+        assert_eq!(printable(&[b'a'; 200]), "a".repeat(200));
+        assert_eq!(printable(&[b'a'; 201]), "a".repeat(200) + "...");
+    }
+}

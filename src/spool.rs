@@ -1,0 +1,152 @@
+//! The bounded queue between the receiver and stdout.
+//!
+//! The receiver must never wait for stdout: it appends to a buffer under a lock; the writer swaps that buffer for its
+//! own empty one and writes it out whole. To wake the writer for every datagram would cost more than the datagram
+//! itself, so after each write the writer rests for [`REST`], and only what comes after a quiet spell is written at
+//! once: the way a network card moderates its interrupts.
+
+use std::io::{self, Write};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How many bytes can wait, in whole datagrams. As many again can be in the writer's hands.
+pub const CAPACITY: usize = 32 << 20;
+
+/// How long the writer rests after each write.
+pub const REST: Duration = Duration::from_millis(5);
+
+/// A buffer that has held more than this is given back to the system once it is written out.
+const KEPT: usize = 1 << 20;
+
+/// The queue. One thread pushes, another writes.
+#[derive(Debug)]
+pub struct Spool {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Vec<u8>,
+    datagrams: u64,
+    closed: bool,
+    /// The writer has nothing to do and must be woken.
+    writer_waits: bool,
+}
+
+/// Why a datagram did not get into the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// [`CAPACITY`] is reached.
+    Full,
+    /// The writer has failed.
+    Closed,
+}
+
+impl Spool {
+    /// An empty one. Its buffers take up address space, but no memory until something waits in them.
+    pub fn new() -> Spool {
+        let state = State { waiting: empty_buffer(), datagrams: 0, closed: false, writer_waits: false };
+        Spool { state: Mutex::new(state), wake: Condvar::new() }
+    }
+
+    /// Appends what one datagram comes to, whole or not at all. Never waits for the writer.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`], when there is no room or no writer any more.
+    pub fn push(&self, bytes: &[u8]) -> Result<(), Rejected> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Rejected::Closed);
+        }
+        if state.waiting.len() + bytes.len() > CAPACITY {
+            return Err(Rejected::Full);
+        }
+        state.waiting.extend_from_slice(bytes);
+        state.datagrams += 1;
+        let wake = std::mem::take(&mut state.writer_waits);
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Nothing more will come; what waits is still to be written, without any rest.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Writes out what is pushed, until the spool is closed and empty. After each write, `after_write` is told how
+    /// many datagrams it was.
+    ///
+    /// # Errors
+    ///
+    /// That of `out`. The spool is then closed and what waited in it thrown away.
+    pub fn write_out(&self, out: &mut impl Write, mut after_write: impl FnMut(u64)) -> io::Result<()> {
+        let mut batch = empty_buffer();
+        loop {
+            let mut state = self.lock();
+            while state.waiting.is_empty() && !state.closed {
+                state.writer_waits = true;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.waiting.is_empty() {
+                return Ok(());
+            }
+            std::mem::swap(&mut state.waiting, &mut batch);
+            let datagrams = std::mem::take(&mut state.datagrams);
+            drop(state);
+
+            if let Err(error) = write_all(out, &batch) {
+                let mut state = self.lock();
+                state.closed = true;
+                state.waiting = Vec::new();
+                return Err(error);
+            }
+            after_write(datagrams);
+            if batch.len() > KEPT {
+                batch = empty_buffer();
+            } else {
+                batch.clear();
+            }
+            let state = self.lock();
+            let rest = self.wake.wait_timeout_while(state, REST, |state| !state.closed);
+            drop(rest);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Spool::new()
+    }
+}
+
+/// Room for all that may ever wait: a buffer that never grows is never copied, and allocators map one of this size
+/// for itself, so that dropping it gives the memory back.
+fn empty_buffer() -> Vec<u8> {
+    Vec::with_capacity(CAPACITY)
+}
+
+/// Like [`Write::write_all`], but patient with an `out` that somebody else made non-blocking, as happens to pipes and
+/// terminals that are shared.
+fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(REST),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
