@@ -81,17 +81,17 @@ const NOTICES_MAX: usize = 1000;
 /// What happened, to whom, at which step, and what to try.
 pub fn run(options: &Options) -> Result<()> {
     let (events, inbox) = mpsc::channel();
-    let orderly = Arc::new(AtomicBool::new(false));
-    handle_signals(&orderly, &events)?;
+    let streaming = Arc::new(AtomicBool::new(false));
+    handle_signals(&streaming, &events)?;
 
     let gateway = resolve(&options.target, &options.bind)?;
     let socket = open(&options.bind, gateway)?;
     share(&socket).context("cannot let can-stop share the port")?;
     let drops = DropCounter::of(&socket);
-    let drops_before = drops.and_then(|counter| counter.read());
     let handshake_frames = shake_hands(options, &socket, gateway)?;
-    orderly.store(true, Relaxed);
+    streaming.store(true, Relaxed);
     let started = Instant::now();
+    let drops_before = drops.and_then(|counter| counter.read());
     if options.verbosity > Verbosity::Quiet {
         tell(&format!("{gateway} is started (channel {}); waiting for data, Ctrl-C ends it", options.channel));
     }
@@ -135,11 +135,11 @@ fn tell(words: &str) {
     crate::say("can-listen", words);
 }
 
-/// The first signal of an orderly session asks for its end; any other leaves the process at once.
-fn handle_signals(orderly: &Arc<AtomicBool>, events: &Sender<Event>) -> Result<()> {
-    let (orderly, events) = (Arc::clone(orderly), events.clone());
+/// The first signal while `streaming` asks for the end of the session; any other leaves the process at once.
+fn handle_signals(streaming: &Arc<AtomicBool>, events: &Sender<Event>) -> Result<()> {
+    let (streaming, events) = (Arc::clone(streaming), events.clone());
     crate::signal::handle(move || {
-        if !orderly.swap(false, Relaxed) {
+        if !streaming.swap(false, Relaxed) {
             process::exit(130);
         }
         let _ = events.send(Event::Signal);
@@ -618,21 +618,21 @@ impl Report {
         let tally = &self.tally;
         let dropped = self.dropped.map_or("unknown (no /proc/net/udp)".to_owned(), |count| count.to_string());
         let mut line = format!(
-            "{} datagrams ({} bytes) in {:.1} s; lost: {dropped} in the kernel, {} in the spool",
-            tally.datagrams,
-            tally.bytes,
+            "{} ({}) in {:.1} s; lost: {dropped} in the kernel, {} in the spool",
+            counted(tally.datagrams, "datagram"),
+            counted(tally.bytes, "byte"),
             duration.as_secs_f64(),
             tally.overflowed,
         );
-        for (count, what) in [
-            (self.unwritten(end), "not written to stdout"),
-            (tally.malformed, "malformed lines left out"),
-            (tally.notices_skipped, "messages of the gateway not shown"),
-            (tally.network_errors, "network errors"),
-            (self.handshake_frames, "frames during the handshake not printed"),
+        for (count, what, fate) in [
+            (self.unwritten(end), "datagram", "not written to stdout"),
+            (tally.malformed, "malformed line", "left out"),
+            (tally.notices_skipped, "message", "of the gateway not shown"),
+            (tally.network_errors, "network error", "survived"),
+            (self.handshake_frames, "frame", "during the handshake not printed"),
         ] {
             if count > 0 {
-                line += &format!("; {count} {what}");
+                line += &format!("; {} {fate}", counted(count, what));
             }
         }
         line += &match (stopped, end) {
@@ -651,4 +651,8 @@ fn stop_command(options: &Options) -> String {
         command += &format!(" --channel {}", options.channel);
     }
     command
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
