@@ -125,10 +125,12 @@ pub fn run(options: &Options) -> Result<()> {
     if options.verbosity > Verbosity::Quiet || report.something_is_missing(&end) {
         tell(&report.line(options, &end, stopped.as_ref(), started.elapsed()));
     }
-    match stopped {
-        Some(Err(error)) => Err(error.context("the bus may still run: STOP was not confirmed")),
-        _ => end.into_result(options, gateway),
+    let result = end.into_result(options, gateway);
+    let Some(Err(not_stopped)) = stopped else { return result };
+    if let Err(error) = result {
+        tell(&format!("{error:#}"));
     }
+    Err(not_stopped.context("the bus may still run: STOP was not confirmed"))
 }
 
 fn tell(words: &str) {
@@ -501,6 +503,8 @@ impl<'a> Receiver<'a> {
         let (shared, events, tally) = (self.shared, &self.events, &mut self.tally);
         self.formatter.write(datagram, since_1970, line, |aside| {
             let words = match aside {
+                // It ends the session, which says so.
+                Aside::Refusal(_) if only_start_reply => return,
                 Aside::Refusal(line) => format!("the gateway refused a command: {}", printable(line)),
                 Aside::Event(line) => format!("the gateway reports: {}", printable(line)),
                 Aside::Malformed(line, fault) => {

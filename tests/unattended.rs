@@ -1,0 +1,270 @@
+//! A listener that nobody watches: it ends when the stream dries up, halts the bus when told to, comes back when a
+//! service manager restarts it, and says why it ended.
+
+mod programs;
+mod simulator;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with};
+use simulator::{Gateway, Reaction};
+
+#[test]
+fn a_stream_that_dries_up_ends_it_with_1_and_one_clear_line() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).stop_after_frames(20).start();
+    let ended = run(&mut can_listen(["--target", &gateway.target(), "-q", "--idle-timeout", "0.3"]));
+    assert_eq!(ended.code(), Some(1));
+    assert_eq!(ended.text().lines().count(), 21, "20 frames and the answer to START: {ended:?}");
+    let expected = format!("can-listen: nothing has arrived from {} for 300ms (--idle-timeout)", gateway.target());
+    assert!(ended.stderr.starts_with(&expected) && ended.stderr.lines().count() == 1, "{ended:?}");
+}
+
+#[test]
+fn a_lost_start_ends_it_as_a_dried_up_stream_does() {
+    let gateway = Gateway::builder()
+        .frames_per_second(1000.0)
+        .script(|command, _| if command.ends_with("START\n") { Reaction::LoseRequest } else { Reaction::Answer })
+        .start();
+    let ended = run(&mut can_listen(["--target", &gateway.target(), "-q", "--idle-timeout", "0.3"]));
+    assert_eq!((ended.code(), ended.text().as_str()), (Some(1), ""), "{ended:?}");
+    assert!(ended.stderr.contains("START"), "{ended:?}");
+}
+
+#[test]
+fn a_stream_slower_than_the_idle_timeout_is_no_reason_to_end() {
+    let gateway = Gateway::builder().frames_per_second(10.0).stop_after_frames(6).start();
+    let ended = run(&mut can_listen(["--target", &gateway.target(), "--idle-timeout", "0.5"]));
+    assert_eq!(ended.text().lines().count(), 7, "{ended:?}");
+}
+
+#[test]
+fn stop_on_exit_halts_the_bus_at_a_signal_and_says_so() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--stop-on-exit"]));
+    listener.wait_for_lines(10);
+    listener.signal(Signal::SIGTERM);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("the bus is stopped"), "{ended:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
+    assert!(!gateway.is_running());
+}
+
+#[test]
+fn stop_on_exit_halts_the_bus_at_the_count_when_the_reader_goes_and_when_idle() {
+    for (arguments, reader_stays, code) in
+        [(["-n", "3"], true, 0), (["-n", "1000000"], false, 0), (["--idle-timeout", "0.2"], true, 1)]
+    {
+        let frames = if arguments[0] == "--idle-timeout" { 5 } else { u64::MAX };
+        let gateway = Gateway::builder().frames_per_second(1000.0).stop_after_frames(frames).start();
+        let mut command = can_listen(["--target", &gateway.target(), "--stop-on-exit"]);
+        command.args(arguments);
+        let listener = if reader_stays {
+            start(&mut command)
+        } else {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            drop(reader);
+            start_with(&mut command, Stdio::from(writer))
+        };
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(code), "{arguments:?}: {ended:?}");
+        assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"], "{arguments:?}");
+        if code == 0 && reader_stays {
+            assert_eq!(ended.text().lines().count(), 3, "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn stop_on_exit_sends_stop_again_and_writes_what_still_arrives_until_it_is_answered() {
+    let gateway = Gateway::builder()
+        .frames_per_second(2000.0)
+        .script(|command, copy| match (command, copy) {
+            ("CAN 1 STOP\n", 1) => Reaction::LoseRequest,
+            _ => Reaction::Answer,
+        })
+        .start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--stop-on-exit", "--timeout", "0.3"]));
+    listener.wait_for_lines(10);
+    listener.signal(Signal::SIGINT);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n", "CAN 1 STOP\n"]);
+    let frames = ended.text().lines().filter(|line| line.starts_with("M ")).count();
+    assert_eq!(frames as u64, gateway.frames_sent(), "a frame that came before STOP was carried out is missing");
+}
+
+#[test]
+fn a_stop_that_nobody_confirms_is_reported_and_fails() {
+    let gateway = Gateway::builder()
+        .frames_per_second(1000.0)
+        .script(|command, _| if command.ends_with("STOP\n") { Reaction::LoseReply } else { Reaction::Answer })
+        .start();
+    let arguments = ["--target", &gateway.target(), "--stop-on-exit", "--timeout", "0.1", "--attempts", "2", "-n", "3"];
+    let ended = run(&mut can_listen(arguments));
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n", "CAN 1 STOP\n"]);
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("can-listen: the bus may still run: STOP was not confirmed: no reply to CAN 1 STOP"),
+        "{last}"
+    );
+}
+
+/// What a service manager does with the README's unit: runs its `ExecStart` with stdout appended to a file, and starts
+/// it again shortly after it failed.
+struct Service {
+    log: PathBuf,
+    ending: Arc<AtomicBool>,
+    process: Arc<Mutex<Option<u32>>>,
+    manager: Option<thread::JoinHandle<Vec<(Option<i32>, String)>>>,
+}
+
+impl Service {
+    fn start(name: &str, target: &str) -> Service {
+        let log = std::env::temp_dir().join(format!("can-listen-{name}-{}.log", std::process::id()));
+        let _ = fs::remove_file(&log);
+        let ending = Arc::new(AtomicBool::new(false));
+        let process = Arc::new(Mutex::new(None));
+        let manager = thread::spawn({
+            let (log, ending, process, target) = (log.clone(), ending.clone(), process.clone(), target.to_owned());
+            move || {
+                let mut runs = Vec::new();
+                while !ending.load(SeqCst) {
+                    let file = File::options().append(true).create(true).open(&log).expect("a log file");
+                    let mut command = can_listen_plain(["--idle-timeout", "0.5", "--timeout", "0.2"]);
+                    command.env("CAN_TARGET", &target).env("CAN_BIND", "127.0.0.1:0");
+                    let running = {
+                        let mut process = process.lock().expect("no panic");
+                        let running = start_with(&mut command, Stdio::from(file));
+                        *process = Some(running.id());
+                        running
+                    };
+                    let ended = running.wait();
+                    *process.lock().expect("no panic") = None;
+                    let code = ended.code();
+                    runs.push((code, ended.stderr));
+                    if code == Some(0) || code == Some(2) {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(100));
+                }
+                runs
+            }
+        });
+        Service { log, ending, process, manager: Some(manager) }
+    }
+
+    fn frames(&self) -> usize {
+        let log = fs::read(&self.log).unwrap_or_default();
+        log.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"M ")).count()
+    }
+
+    #[track_caller]
+    fn wait_for_frames(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.frames() < count {
+            assert!(Instant::now() < deadline, "only {} frames of {count}", self.frames());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Stops it as the service manager does, and tells how each run ended.
+    fn stop(&mut self) -> Vec<(Option<i32>, String)> {
+        self.ending.store(true, SeqCst);
+        if let Some(id) = *self.process.lock().expect("no panic") {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id as i32), Signal::SIGTERM);
+        }
+        self.manager.take().map(|manager| manager.join().expect("no panic")).unwrap_or_default()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+#[test]
+fn a_restarted_listener_takes_over_a_gateway_that_had_gone_silent() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).stop_after_frames(50).start();
+    let mut service = Service::start("silent", &gateway.target());
+    service.wait_for_frames(120);
+    let runs = service.stop();
+    assert!(runs.len() >= 3, "{runs:?}");
+    assert_eq!(runs[0].0, Some(1));
+    assert!(runs[0].1.contains("nothing has arrived"), "{runs:?}");
+    assert!(runs[1].1.contains("the gateway refused INIT"), "{runs:?}");
+}
+
+#[test]
+fn a_restarted_listener_takes_over_a_gateway_that_was_restarted_and_runs() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let address = gateway.address();
+    let mut service = Service::start("restarted", &gateway.target());
+    service.wait_for_frames(20);
+    gateway.stop();
+    let before = service.frames();
+    let gateway = Gateway::builder().bind(address).running(true).frames_per_second(1000.0).start();
+    service.wait_for_frames(before + 20);
+    let runs = service.stop();
+    assert_eq!(runs.last().expect("a run").0, Some(0), "stopped in order: {runs:?}");
+    assert!(runs[1].1.contains("the gateway refused INIT"), "{runs:?}");
+    drop(gateway);
+}
+
+#[test]
+fn a_restarted_listener_comes_back_after_the_port_was_closed_for_ten_seconds() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let address = gateway.address();
+    let mut service = Service::start("closed", &gateway.target());
+    service.wait_for_frames(20);
+    gateway.stop();
+    // The outage itself.
+    thread::sleep(Duration::from_secs(10));
+    let before = service.frames();
+    let gateway = Gateway::builder().bind(address).frames_per_second(1000.0).start();
+    service.wait_for_frames(before + 20);
+    let runs = service.stop();
+    assert!(runs.iter().any(|(code, stderr)| *code == Some(1) && stderr.contains("port is closed")), "{runs:?}");
+    assert_eq!(runs.last().expect("a run").0, Some(0), "{runs:?}");
+    drop(gateway);
+}
+
+#[test]
+fn a_full_disk_fails_and_says_why() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let full = File::options().append(true).open("/dev/full").expect("/dev/full");
+    let mut command = can_listen(["--target", &gateway.target()]);
+    let ended = start_with(&mut command, Stdio::from(full)).wait();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("can-listen: cannot write to stdout: No space left on device"), "{last}");
+}
+
+#[test]
+fn a_sigterm_in_a_flood_loses_nothing_that_was_sent_before_it() {
+    let gateway = Gateway::builder().frames_per_second(50_000.0).start();
+    let mut service = Service::start("flood", &gateway.target());
+    service.wait_for_frames(20_000);
+    let sent = gateway.frames_sent() as usize;
+    let runs = service.stop();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!(runs[0].0, Some(0), "{runs:?}");
+    assert!(runs[0].1.contains("lost: 0 in the kernel, 0 in the spool"), "{runs:?}");
+    assert!(service.frames() >= sent, "{} of {sent}", service.frames());
+    let log = fs::read_to_string(&service.log).expect("the log");
+    let frames: Vec<&str> = log.lines().filter(|line| line.starts_with("M ")).collect();
+    for (number, frame) in frames.iter().enumerate() {
+        let [.., a, b, c, d] = (number as u64).to_be_bytes();
+        assert!(frame.contains(&format!(" {a:02X} {b:02X} {c:02X} {d:02X} ")), "a gap before {frame}");
+    }
+}
