@@ -6,7 +6,7 @@ mod simulator;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -118,8 +118,28 @@ fn a_stop_that_nobody_confirms_is_reported_and_fails() {
     );
 }
 
-/// What a service manager does with the README's unit: runs its `ExecStart` with stdout appended to a file, and starts
-/// it again shortly after it failed.
+/// The command of the unit in the README, with an environment that its `EnvironmentFile` could set.
+fn exec_start(environment: &[(&str, &str)]) -> Command {
+    let unit = include_str!("../README.md");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("ExecStart in the README");
+    let mut words = line.split(' ');
+    assert_eq!(words.next(), Some("/usr/local/bin/can-listen"));
+    let mut arguments = Vec::new();
+    for word in words {
+        match word.strip_prefix('$') {
+            None => arguments.push(word),
+            Some(name) => {
+                let (_, value) = environment.iter().find(|(known, _)| *known == name).expect("a known variable");
+                arguments.extend(value.split(' '));
+            }
+        }
+    }
+    let mut command = can_listen_plain(arguments);
+    command.envs(environment.iter().copied());
+    command
+}
+
+/// What a service manager does with that unit: appends stdout to a file, and starts it again shortly after it failed.
 struct Service {
     log: PathBuf,
     ending: Arc<AtomicBool>,
@@ -139,8 +159,11 @@ impl Service {
                 let mut runs = Vec::new();
                 while !ending.load(SeqCst) {
                     let file = File::options().append(true).create(true).open(&log).expect("a log file");
-                    let mut command = can_listen_plain(["--idle-timeout", "0.5", "--timeout", "0.2"]);
-                    command.env("CAN_TARGET", &target).env("CAN_BIND", "127.0.0.1:0");
+                    let mut command = exec_start(&[
+                        ("CAN_TARGET", &target),
+                        ("CAN_BIND", "127.0.0.1:0"),
+                        ("CAN_OPTIONS", "--idle-timeout 0.5 --timeout 0.2"),
+                    ]);
                     let running = {
                         let mut process = process.lock().expect("no panic");
                         let running = start_with(&mut command, Stdio::from(file));
