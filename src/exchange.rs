@@ -45,7 +45,7 @@ impl fmt::Display for ExchangeError {
             0 | 1 => "1 attempt".to_owned(),
             many => format!("{many} attempts"),
         };
-        write!(f, "{failure} from {gateway} in {attempts} of {:?}; ", self.retry.timeout)?;
+        write!(f, "{failure} from {gateway} in {attempts} of {} s; ", self.retry.timeout.as_secs_f64())?;
         match &self.network {
             Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => write!(
                 f,

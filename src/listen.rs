@@ -233,7 +233,8 @@ impl End {
         match self {
             End::Signal | End::Count | End::ReaderGone => Ok(()),
             End::Idle(timeout) => Err(anyhow!(
-                "nothing has arrived from {gateway} for {timeout:?} (--idle-timeout); has it lost power, or START got lost?"
+                "nothing has arrived from {gateway} for {} s (--idle-timeout); has it lost power, or START got lost?",
+                timeout.as_secs_f64()
             )),
             End::StartRefused(words) => {
                 let command = Command::Start { channel: options.channel };
@@ -391,7 +392,8 @@ impl Writer<'_> {
             self.shared.notify(
                 &self.events,
                 format!(
-                    "datagrams are being lost: they come faster than this machine takes them from the socket's queue;                      a larger one helps (sysctl -w net.core.rmem_max={RECEIVE_BUFFER}, then start again)"
+                    "datagrams are being lost: they come faster than this machine takes them from the socket's queue; \
+                     a larger one helps (sysctl -w net.core.rmem_max={RECEIVE_BUFFER}, then start again)"
                 ),
             );
         }
@@ -539,7 +541,8 @@ impl<'a> Receiver<'a> {
                 if self.tally.overflowed == 1 {
                     self.shared.notify(
                         &self.events,
-                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already;                          a faster reader or a file keeps them all"
+                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already; \
+                         a faster reader or a file keeps them all"
                             .to_owned(),
                     );
                 }

@@ -126,7 +126,8 @@ impl fmt::Display for InvalidTarget {
             }
             InvalidTarget::Brackets => "write an IPv6 address in brackets, as in [fd00::1] or [fd00::1]:5000",
             InvalidTarget::Port => "a port is a number from 1 to 65535",
-        })
+        })?;
+        f.write_str(" (with --target or in CAN_TARGET)")
     }
 }
 
@@ -185,7 +186,10 @@ pub struct InvalidBind;
 
 impl fmt::Display for InvalidBind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free one")
+        f.write_str(
+            "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free one \
+             (with --bind or in CAN_BIND)",
+        )
     }
 }
 
@@ -208,8 +212,9 @@ impl fmt::Display for OpenError {
             OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
             OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "UDP port {port} is taken here (binding {local}), perhaps by another can-listen; \
-                 see who has it with: ss -aunp sport = :{port}",
+                "UDP port {port} is taken here, perhaps by another can-listen (see: ss -aunp sport = :{port}); \
+                 end that, or take another port with --bind {}",
+                SocketAddr::new(local.ip(), local.port().checked_add(1).unwrap_or(PORT)),
                 port = local.port(),
             ),
             OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 
 use crate::Verbosity;
 use crate::exchange::drive;
@@ -44,7 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     match options.confirm {
         None => {
             let socket = with_own_or_any_port(options, gateway, &tell, open_for_sending)?;
-            socket.send_to(&command.datagram(), gateway).map_err(|error| anyhow::anyhow!(no_way(gateway, &error)))?;
+            socket.send_to(&command.datagram(), gateway).map_err(|error| anyhow!(no_way(gateway, &error)))?;
             tell(&format!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
         }
         Some(retry) => {
@@ -60,8 +60,11 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Finds the gateway's address.
 pub(crate) fn resolve(target: &Target, bind: &Bind) -> Result<SocketAddr> {
-    target.resolve(bind).with_context(|| {
-        format!("cannot resolve {target}; check the name, or give the gateway's IP address with --target")
+    target.resolve(bind).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => anyhow!("cannot reach {target} from the local address given with --bind: {error}"),
+        _ => {
+            anyhow!("cannot resolve {target}: {error}; check the name, or give the gateway's IP address with --target")
+        }
     })
 }
 

@@ -1,17 +1,225 @@
-//! What goes over the wire with default options and a healthy gateway.
+//! What goes over the wire, what counts as a reply, and what of all that comes back reaches stdout.
 
 mod programs;
 mod simulator;
 
-use programs::{can_listen, start};
-use simulator::Gateway;
+use std::net::UdpSocket;
+
+use nix::sys::signal::Signal;
+use programs::{can_listen, can_listen_plain, free_port, start};
+use simulator::{Gateway, Reaction};
+
+/// The commands of a session with default options.
+const DEFAULT: [&str; 4] =
+    ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n", "CAN 1 START\n"];
+
+/// What a session with these options sends to a healthy gateway.
+#[track_caller]
+fn commands_with(options: &[&str]) -> Vec<String> {
+    let gateway = Gateway::start();
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    listener.wait_for_stderr("is started");
+    gateway
+        .wait_for(programs::PATIENCE, |received| received.iter().any(|datagram| datagram.text().ends_with("START\n")));
+    gateway.commands()
+}
 
 #[test]
 fn a_healthy_gateway_is_sent_the_four_commands_each_after_the_reply_to_the_one_before() {
-    let gateway = Gateway::start();
+    const LATE: std::time::Duration = std::time::Duration::from_millis(60);
+    let gateway = Gateway::builder().script(|_, _| Reaction::Delay(LATE)).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    gateway.wait_for_command("CAN 1 START\n");
+    listener.wait_for_stderr("is started");
+    assert_eq!(gateway.commands(), DEFAULT);
+    for pair in gateway.received().windows(2) {
+        assert!(pair[1].at - pair[0].at >= LATE, "{:?} did not wait for the reply", pair[1].text());
+        assert_eq!(pair[0].from, pair[1].from, "all come from one port");
+    }
+}
+
+#[test]
+fn start_is_sent_once_and_waits_for_no_reply_and_the_handshake_prints_nothing() {
+    let gateway = Gateway::builder()
+        .script(|command, _| match command {
+            "CAN 1 START\n" => Reaction::LoseReply,
+            _ => Reaction::Before(b"M 1 CSD 100 55 AA\n".to_vec()),
+        })
+        .start();
+    // Five times the patience with any command: whoever waited for the reply to START would have sent it again.
+    let options = ["--timeout", "0.2", "--idle-timeout", "1"];
+    let finished = start(can_listen(["--target", &gateway.target()]).args(options)).wait();
+    assert!(finished.stderr.contains("is started"), "{}", finished.stderr);
+    assert_eq!(gateway.commands(), DEFAULT);
+    assert_eq!(finished.text(), "");
+    assert!(finished.stderr.contains("3 frames during the handshake not printed"), "{}", finished.stderr);
+}
+
+#[test]
+fn the_channel_is_in_every_command() {
+    for channel in ["1", "2", "3", "4"] {
+        let expected = DEFAULT.map(|command| command.replace("CAN 1", &format!("CAN {channel}")));
+        assert_eq!(commands_with(&["--channel", channel]), expected);
+    }
+}
+
+#[test]
+fn every_bit_rate_of_the_vendors_list_is_in_init() {
+    for rate in ["5", "10", "20", "50", "100", "125", "250", "500", "800", "1000"] {
+        let commands = commands_with(&["--bitrate", rate]);
+        assert_eq!(commands[0], format!("CAN 1 INIT STD {rate}\n"));
+        assert_eq!(commands[1..], DEFAULT[1..]);
+    }
+}
+
+#[test]
+fn filters_replace_the_default_one_and_are_added_in_their_order() {
+    let filters = ["STD:7FF:7ff", "EXT:0:0", "std:1:0", "EXT:1fffffff:1FFFFFFF", "EXT:18FE0201:00FFFF00"];
+    let options: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
+    assert_eq!(
+        commands_with(&options),
+        [
+            "CAN 1 INIT STD 250\n",
+            "CAN 1 FILTER CLEAR\n",
+            "CAN 1 FILTER ADD STD 7FF 7FF\n",
+            "CAN 1 FILTER ADD EXT 0 0\n",
+            "CAN 1 FILTER ADD STD 001 000\n",
+            "CAN 1 FILTER ADD EXT 1FFFFFFF 1FFFFFFF\n",
+            "CAN 1 FILTER ADD EXT 18FE0201 FFFF00\n",
+            "CAN 1 START\n",
+        ]
+    );
+}
+
+#[test]
+fn a_reply_counts_whatever_its_line_ending_case_and_company() {
+    let replies: [&[u8]; 13] = [
+        b"R ok\n",
+        b"R ok\r",
+        b"R ok\r\n",
+        b"R ok\\n",
+        b"R ok",
+        b"r OK\n",
+        b"R OK\\n\n",
+        b"R   ok  \r\n",
+        b"M 1 CSD 100 55 AA\nR ok\n",
+        b"R ok\r\nM 1 CSD 100 55 AA\r\n",
+        b"E 1 ERRORWARNING SET\rR ok\rM 1 CED 18FE0201 01\r",
+        b"M 1 CSD 100 55\\nR ok\\nE 1 BUSOFF\\n",
+        b"\xFF\x00rubbish\nR ok\n",
+    ];
+    // One attempt: a reply that did not count would end the program.
+    let sessions = replies.map(|reply| {
+        let gateway = Gateway::builder().script(move |_, _| Reaction::Garble(reply.to_vec())).start();
+        let options = ["--attempts", "1", "--timeout", "10"];
+        let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+        (gateway, listener, String::from_utf8_lossy(reply))
+    });
+    for (gateway, listener, reply) in sessions {
+        listener.wait_for_stderr("is started");
+        gateway.wait_for_command("CAN 1 START\n");
+        assert_eq!(gateway.commands(), DEFAULT, "after {reply:?}");
+    }
+}
+
+#[test]
+fn frames_events_and_rubbish_are_no_reply_so_the_command_is_sent_again() {
+    let others =
+        ["M 1 CSD 100 55\n", "E 1 BUSOFF\n", "R okay\n", "R ok ok\n", "ok\n", "Rok\n", "", "\n", "\u{0}\u{7F}"];
+    let sessions = ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n"].map(|command| {
+        let gateway = Gateway::builder()
+            .script(move |received, copy| match others.get(copy as usize - 1) {
+                Some(other) if received == command => Reaction::Garble(other.as_bytes().to_vec()),
+                _ => Reaction::Answer,
+            })
+            .start();
+        let options = ["--timeout", "0.05", "--attempts", "100"];
+        let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+        (gateway, listener, command)
+    });
+    for (gateway, listener, command) in sessions {
+        listener.wait_for_stderr("is started");
+        gateway.wait_for_command("CAN 1 START\n");
+        let copies = gateway.commands().iter().filter(|received| *received == command).count();
+        assert!(copies > others.len(), "{command:?} was sent {copies} times");
+    }
+}
+
+#[test]
+fn a_controller_that_still_runs_is_stopped_and_initialised_again_and_the_user_is_told() {
+    let gateway = Gateway::builder().running(true).start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     listener.wait_for_stderr("is started");
     gateway.wait_for_command("CAN 1 START\n");
-    let expected = ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n", "CAN 1 START\n"];
+    let expected = [&["CAN 1 INIT STD 250\n", "CAN 1 STOP\n"], &DEFAULT[..]].concat();
     assert_eq!(gateway.commands(), expected);
+    let stderr = listener.stderr_so_far();
+    assert!(stderr.contains("refused INIT (R ERR 3 controller is running)"), "{stderr}");
+}
+
+#[test]
+fn everything_is_sent_from_the_local_port_that_was_asked_for() {
+    let (gateway, port) = (Gateway::start(), free_port());
+    let bind = format!("0.0.0.0:{port}");
+    let _listener = start(&mut can_listen_plain(["--target", &gateway.target(), "--bind", &bind]));
+    gateway.wait_for_command("CAN 1 START\n");
+    let received = gateway.received();
+    assert_eq!(received.len(), 4);
+    assert!(received.iter().all(|datagram| datagram.from.port() == port), "{received:?}");
+}
+
+#[test]
+fn stdout_gets_each_datagram_as_it_came_with_a_newline_only_where_none_ends_it() {
+    let gateway = Gateway::start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    gateway.wait_for_command("CAN 1 START\n");
+    let datagrams: [(&[u8], &[u8]); 10] = [
+        (b"M 1 CSD 100 55 AA\n", b"M 1 CSD 100 55 AA\n"),
+        (b"no newline", b"no newline\n"),
+        (b"", b""),
+        (b"two\r\nlines\r\n", b"two\r\nlines\r\n"),
+        (b"\n", b"\n"),
+        (b"ends in CR\r", b"ends in CR\r\n"),
+        (b"R ERR 7 not for us\n", b"R ERR 7 not for us\n"),
+        (b"\x00\x1B[2J\x80\xFF no text", b"\x00\x1B[2J\x80\xFF no text\n"),
+        (b"ends in a literal\\n", b"ends in a literal\\n\n"),
+        (b"E 1 BUSOFF\r\n", b"E 1 BUSOFF\r\n"),
+    ];
+    // The answer to START is the first of all.
+    let mut expected = b"R ok\n".to_vec();
+    for (datagram, printed) in datagrams {
+        gateway.send(datagram);
+        expected.extend_from_slice(printed);
+    }
+    listener.wait_for_stdout("BUSOFF");
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.stdout.escape_ascii().to_string(), expected.escape_ascii().to_string());
+    assert_eq!(finished.code(), Some(0));
+}
+
+#[test]
+fn a_datagram_of_the_largest_size_arrives_whole() {
+    let gateway = Gateway::builder().script(|_, _| Reaction::Answer).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    gateway.wait_for_command("CAN 1 START\n");
+    let largest: Vec<u8> = (0..65_507).map(|n| b'a' + (n % 26) as u8).collect();
+    gateway.send(&largest);
+    gateway.send("the next one");
+    listener.wait_for_stdout("the next one\n");
+    let expected = [b"R ok\n", &largest[..], b"\nthe next one\n"].concat();
+    assert!(listener.stdout_so_far() == expected, "the datagram is cut or changed");
+}
+
+#[test]
+fn datagrams_of_other_senders_are_not_printed() {
+    let gateway = Gateway::start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    let ours = gateway.wait_for_command("CAN 1 START\n").from;
+    // Sent after START, so nothing but the connection keeps it out.
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    stranger.send_to(b"M 1 CSD 666 00\n", ours).expect("the stranger can send");
+    gateway.send("M 1 CSD 100 55\n");
+    listener.wait_for_stdout("100 55");
+    assert_eq!(String::from_utf8_lossy(&listener.stdout_so_far()), "R ok\nM 1 CSD 100 55\n");
 }

@@ -22,7 +22,7 @@ fn a_stream_that_dries_up_ends_it_with_1_and_one_clear_line() {
     let ended = run(&mut can_listen(["--target", &gateway.target(), "-q", "--idle-timeout", "0.3"]));
     assert_eq!(ended.code(), Some(1));
     assert_eq!(ended.text().lines().count(), 21, "20 frames and the answer to START: {ended:?}");
-    let expected = format!("can-listen: nothing has arrived from {} for 300ms (--idle-timeout)", gateway.target());
+    let expected = format!("can-listen: nothing has arrived from {} for 0.3 s (--idle-timeout)", gateway.target());
     assert!(ended.stderr.starts_with(&expected) && ended.stderr.lines().count() == 1, "{ended:?}");
 }
 

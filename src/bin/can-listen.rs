@@ -39,8 +39,8 @@ struct Arguments {
     #[arg(short, long, value_enum, default_value_t = FormatName::Raw)]
     format: FormatName,
     /// Exit after printing N datagrams
-    #[arg(short = 'n', long, value_name = "N")]
-    count: Option<NonZeroU64>,
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    count: Option<u64>,
     /// How long to wait for each reply in the handshake (0.001 to 86400)
     #[arg(long, default_value = "1", value_parser = can_udp::seconds, value_name = "SECONDS")]
     timeout: Duration,
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
                 FormatName::Candump => Format::Candump,
                 FormatName::Influx => Format::Influx,
             },
-            count: arguments.count,
+            count: arguments.count.and_then(NonZeroU64::new),
             idle_timeout: arguments.idle_timeout,
             stop_on_exit: arguments.stop_on_exit,
             verbosity: match (arguments.quiet, arguments.verbose) {

@@ -2,12 +2,17 @@
 #![allow(dead_code)] // each test uses a part of it
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Read;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -227,4 +232,156 @@ impl Output {
             .expect("no reader panics");
         collected.ended
     }
+}
+
+/// A UDP port that is free now, and that nobody is given who asks for any port (Linux gives those from 32768 up).
+pub fn free_port() -> u16 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..12_000 {
+        // Each process begins elsewhere, so that two that run at the same time do not meet.
+        let tried = TRIED.fetch_add(1, Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
+        let port = 20_000 + (tried % 12_000) as u16;
+        if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Keeps a port of 127.0.0.1 closed to everybody until it is dropped: it is taken, by a socket that hears nobody.
+pub fn closed_port() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port())).expect("a free port");
+    socket.connect("127.0.0.1:1").expect("a connected socket hears one peer only");
+    socket
+}
+
+/// The one line that is on stderr, without the program's name, which must be in front of it.
+#[track_caller]
+pub fn only_line(finished: &Finished, program: &str) -> String {
+    let words = finished.stderr.strip_prefix(&format!("{program}: ")).and_then(|words| words.strip_suffix('\n'));
+    let words = words.filter(|words| !words.contains('\n') && !words.is_empty());
+    words.unwrap_or_else(|| panic!("not one line of {program}'s on stderr: {:?}", finished.stderr)).to_owned()
+}
+
+/// Starts a program whose stdout nobody reads until the test does, or hands it to [`Running::read_on`].
+#[track_caller]
+pub fn start_unread(command: &mut Command) -> (Running, ChildStdout) {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let unread = child.stdout.take().expect("it was asked for");
+    let stderr = child.stderr.take().map(Output::collect).unwrap_or_default();
+    (Running { child, stdout: Output::default(), stderr }, unread)
+}
+
+/// Starts a program that writes to these two, collecting nothing.
+#[track_caller]
+pub fn start_uncollected(command: &mut Command, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Running {
+    let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
+    let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    Running { child, stdout: Output::default(), stderr: Output::default() }
+}
+
+impl Running {
+    /// From now on, what comes from there is collected as its stdout.
+    pub fn read_on(&mut self, from: impl Read + Send + 'static) {
+        self.stdout = Output::collect(from);
+    }
+
+    /// What `/proc` says of it, as in proc(5): `status`, `stat`.
+    pub fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("the process exists")
+    }
+
+    /// Stops it with SIGSTOP and waits until it stands still.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until("a stopped process", || self.proc("status").contains("State:\tT"));
+    }
+
+    /// Lets it run again.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
+/// Waits for what nobody reports.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain waited for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How many bytes of memory the datagrams take up that wait in the kernel for the socket bound to this address, if
+/// there is one.
+pub fn queued(address: SocketAddr) -> Option<u64> {
+    let IpAddr::V4(ip) = address.ip() else { panic!("{address} is in another table") };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    let table = fs::read_to_string("/proc/net/udp").expect("proc is mounted");
+    let mut rows = table.lines().map(|line| line.split_ascii_whitespace());
+    let mut row = rows.find(|row| row.clone().nth(1) == Some(&local))?;
+    let (_, receive) = row.nth(4)?.split_once(':')?;
+    u64::from_str_radix(receive, 16).ok()
+}
+
+/// Sends as fast as the socket bound to `to` is emptied, so that the kernel drops nothing, even with the small buffer
+/// of a stock system; and waits until all of it is taken.
+#[track_caller]
+pub fn send_at_the_pace_of(to: SocketAddr, datagrams: impl IntoIterator<Item = Vec<u8>>, send: impl Fn(&[u8])) {
+    const AT_ONCE: usize = 64 << 10;
+    let wait_for_at_most = |most| {
+        wait_until("a receiver that takes what comes", || queued(to).is_none_or(|waiting| waiting <= most as u64));
+    };
+    let mut on_the_way = 0;
+    for datagram in datagrams {
+        send(&datagram);
+        on_the_way += datagram.len() + 1024;
+        if on_the_way >= AT_ONCE {
+            on_the_way = 0;
+            wait_for_at_most(AT_ONCE);
+        }
+    }
+    wait_for_at_most(0);
+}
+
+/// A frame that carries its number.
+pub fn frame(number: u32) -> Vec<u8> {
+    let [a, b, c, d] = number.to_be_bytes();
+    format!("M 1 CSD 100 {a:02X} {b:02X} {c:02X} {d:02X}\n").into_bytes()
+}
+
+/// The numbers of the frames among these lines, each of which must be whole.
+#[track_caller]
+pub fn numbers(lines: &[u8]) -> Vec<u32> {
+    let text = String::from_utf8_lossy(lines);
+    let frames = text.split_inclusive('\n').filter_map(|line| Some((line, line.strip_prefix("M 1 CSD 100 ")?)));
+    let number = |(line, data): (&str, &str)| {
+        let number = u32::from_str_radix(&data.trim_end().replace(' ', ""), 16).unwrap_or(0);
+        assert_eq!(line.as_bytes(), frame(number), "a frame that was never sent");
+        number
+    };
+    frames.map(number).collect()
+}
+
+/// How many datagrams the report at the end says were lost, in the kernel and in the spool.
+#[track_caller]
+pub fn reported_lost(stderr: &str) -> (u64, u64) {
+    let counts = stderr.split_once("; lost: ").and_then(|(_, lost)| {
+        let (kernel, lost) = lost.split_once(" in the kernel, ")?;
+        let (spool, _) = lost.split_once(" in the spool")?;
+        Some((kernel.parse().ok()?, spool.parse().ok()?))
+    });
+    counts.unwrap_or_else(|| panic!("no report on stderr: {stderr:?}"))
+}
+
+/// A terminal that closes when its master is dropped, and the name of its other side.
+pub fn terminal() -> (PtyMaster, String) {
+    // Unlike that of openpty(3), this master is not handed down to the programs that tests start.
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side can be opened");
+    let name = ptsname_r(&master).expect("it has a name");
+    (master, name)
 }

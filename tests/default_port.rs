@@ -1,0 +1,103 @@
+//! Both programs use local port 5000 unless told otherwise. The only file that uses that port.
+
+mod programs;
+mod simulator;
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use programs::{PATIENCE, can_listen_plain, can_stop, only_line, run, start};
+use simulator::Gateway;
+
+/// Whose turn it is to use port 5000 among the tests of this file.
+static PORT_5000: Mutex<()> = Mutex::new(());
+
+/// Waits until nobody here uses port 5000 and nobody else has it either.
+#[track_caller]
+fn port_5000() -> MutexGuard<'static, ()> {
+    let turn = PORT_5000.lock().unwrap_or_else(PoisonError::into_inner);
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = UdpSocket::bind("0.0.0.0:5000") {
+        let taken = error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline;
+        assert!(taken, "this test needs UDP port 5000, which another program has: {error}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    turn
+}
+
+fn has_ipv6() -> bool {
+    UdpSocket::bind("[::1]:0").is_ok()
+}
+
+#[test]
+fn can_listen_and_can_stop_beside_it_use_port_5000() {
+    let _turn = port_5000();
+    let targets = ["127.0.0.1:0", "[::1]:0"];
+    for target in &targets[..if has_ipv6() { 2 } else { 1 }] {
+        let gateway = Gateway::builder().bind(target).start();
+        let target = gateway.target();
+        let listener = start(&mut can_listen_plain(["--target", &target]));
+        gateway.wait_for_command("CAN 1 START\n");
+        listener.wait_for_stderr("is started");
+
+        let second = run(&mut can_listen_plain(["--target", &target]));
+        assert_eq!(second.code(), Some(1), "{}", second.stderr);
+        let line = only_line(&second, "can-listen");
+        assert!(line.contains("port 5000 is taken"), "{line}");
+
+        let finished = run(&mut can_stop(["--target", &target]));
+        assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+        only_line(&finished, "can-stop");
+        gateway.wait_for_command("CAN 1 STOP\n");
+        let received = gateway.received();
+        assert_eq!(received.len(), 5);
+        assert!(received.iter().all(|datagram| datagram.from.port() == 5000), "{received:?}");
+    }
+}
+
+#[test]
+fn a_local_address_without_a_port_means_port_5000() {
+    let _turn = port_5000();
+    let gateway = Gateway::start();
+    let arguments = ["--target", &gateway.target(), "--bind", "127.0.0.1"];
+    let finished = run(&mut can_stop(arguments));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert_eq!(gateway.wait_for_command("CAN 1 STOP\n").from.to_string(), "127.0.0.1:5000");
+    let _listener = start(&mut can_listen_plain(arguments));
+    assert_eq!(gateway.wait_for_command("CAN 1 START\n").from.to_string(), "127.0.0.1:5000");
+}
+
+#[test]
+fn when_somebody_else_has_port_5000_can_stop_takes_a_free_one_and_says_so() {
+    let _turn = port_5000();
+    let gateway = Gateway::start();
+    let target = gateway.target();
+    let _foreign = UdpSocket::bind("0.0.0.0:5000").expect("the port is free");
+    for (sent, options) in [(1, &[][..]), (2, &["--bind", "127.0.0.1"]), (3, &["--quiet"])] {
+        let finished = run(can_stop(["--target", &target]).args(options));
+        assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+        let received = gateway.wait_for(PATIENCE, |received| received.len() == sent);
+        assert_eq!(received[sent - 1].text(), "CAN 1 STOP\n");
+        assert_ne!(received[sent - 1].from.port(), 5000);
+        let lines: Vec<&str> = finished.stderr.lines().collect();
+        match lines[..] {
+            [] => assert_eq!(options, ["--quiet"]),
+            [taken, sent] => {
+                assert!(taken.starts_with("can-stop: ") && taken.contains("port 5000 is taken"), "{taken}");
+                assert!(sent.starts_with("can-stop: ") && sent.contains("CAN 1 STOP"), "{sent}");
+            }
+            _ => panic!("{options:?}: {}", finished.stderr),
+        }
+    }
+    // Whoever asks for port 5000 gets port 5000 or an error.
+    let by_option = run(&mut can_stop(["--target", &target, "--bind", "0.0.0.0:5000"]));
+    let by_environment = run(can_stop(["--target", &target]).env("CAN_BIND", "127.0.0.1:5000"));
+    for finished in [by_option, by_environment] {
+        assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
+        assert!(only_line(&finished, "can-stop").contains("port 5000 is taken"), "{}", finished.stderr);
+    }
+    assert_eq!(gateway.commands().len(), 3);
+}

@@ -1,0 +1,125 @@
+//! The default target and port, and what only a network between two machines can show, in network namespaces of the
+//! tests' own. Needs root and iproute2: `cargo test --test namespaces -- --ignored`.
+
+mod programs;
+mod simulator;
+
+use std::env;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use nix::sys::signal::Signal;
+use programs::{only_line, run, start};
+use simulator::Gateway;
+
+/// Set in the part of a test that runs in the gateway's namespace: the name of the other one.
+const LISTENERS: &str = "CAN_UDP_TEST_LISTENERS_NAMESPACE";
+
+/// A network namespace that is deleted when this is dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Namespace {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let namespace = Namespace(format!("can-udp-test-{}-{}", process::id(), MADE.fetch_add(1, Relaxed)));
+        ip(&["netns", "add", &namespace.0]);
+        ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// Gives it an address on a link that leads to another one.
+    fn set_up_link(&self, address: &str) {
+        ip(&["-n", &self.0, "address", "add", address, "dev", "veth0"]);
+        ip(&["-n", &self.0, "link", "set", "veth0", "up"]);
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+#[track_caller]
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {}: {status}; this needs root", arguments.join(" "));
+}
+
+/// A program in a namespace. It is that very process: `ip netns exec` becomes what it executes.
+fn within(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
+    command
+}
+
+const CAN_LISTEN: &str = env!("CARGO_BIN_EXE_can-listen");
+const CAN_STOP: &str = env!("CARGO_BIN_EXE_can-stop");
+
+/// Runs `test`, the body of the test of that name, in the namespace where the gateway belongs, at 10.8.0.109; it is
+/// told the name of the other one, at 10.8.0.1. Between them is a link. Everything in the namespace shall be in one
+/// process, so the test's own program is executed again there.
+#[track_caller]
+fn in_the_gateways_namespace(name: &str, test: fn(&str)) {
+    if let Ok(listeners) = env::var(LISTENERS) {
+        return test(&listeners);
+    }
+    let (gateways, listeners) = (Namespace::new(), Namespace::new());
+    let peer = ["type", "veth", "peer", "name", "veth0", "netns", &listeners.0];
+    ip(&[&["-n", &gateways.0, "link", "add", "veth0"], &peer[..]].concat());
+    gateways.set_up_link("10.8.0.109/24");
+    listeners.set_up_link("10.8.0.1/24");
+    let this = env::current_exe().expect("the test's own program");
+    let mut again = within(&gateways.0, this.to_str().expect("a path in UTF-8"));
+    let status = again.args(["--ignored", "--exact", name, "--nocapture"]).env(LISTENERS, &listeners.0).status();
+    assert!(status.expect("ip can be run").success(), "it failed in its namespace");
+}
+
+#[test]
+#[ignore = "needs root, to make network namespaces"]
+fn without_any_argument_both_programs_find_the_gateway_and_lose_nothing() {
+    in_the_gateways_namespace("without_any_argument_both_programs_find_the_gateway_and_lose_nothing", |listeners| {
+        let gateway = Gateway::builder().bind("10.8.0.109:5000").frames_per_second(1000.0).start();
+        let listener = start(&mut within(listeners, CAN_LISTEN));
+        gateway.wait_until_streamed(500);
+        listener.wait_for_stderr("10.8.0.109:5000 is started");
+
+        let stopped = run(&mut within(listeners, CAN_STOP));
+        assert_eq!((stopped.code(), stopped.text().as_str()), (Some(0), ""), "{}", stopped.stderr);
+        assert!(only_line(&stopped, "can-stop").contains("sent CAN 1 STOP to 10.8.0.109:5000"), "{}", stopped.stderr);
+        gateway.wait_for_command("CAN 1 STOP\n");
+        let frames = gateway.frames_sent();
+        // The answers to START and STOP come over the same way.
+        listener.wait_for_lines(frames as usize + 2);
+        listener.signal(Signal::SIGINT);
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        assert_eq!(ended.text().lines().filter(|line| line.starts_with("M 1 CSD ")).count() as u64, frames);
+        assert_eq!(
+            gateway.commands(),
+            [
+                "CAN 1 INIT STD 250\n",
+                "CAN 1 FILTER CLEAR\n",
+                "CAN 1 FILTER ADD STD 000 000\n",
+                "CAN 1 START\n",
+                "CAN 1 STOP\n",
+            ]
+        );
+        let received = gateway.received();
+        assert!(received.iter().all(|datagram| datagram.from.to_string() == "10.8.0.1:5000"), "{received:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs root, to make network namespaces"]
+fn a_missing_route_is_named_by_both_programs() {
+    let namespace = Namespace::new();
+    for (path, program) in [(CAN_LISTEN, "can-listen"), (CAN_STOP, "can-stop")] {
+        let finished = run(&mut within(&namespace.0, path));
+        assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{}", finished.stderr);
+        let line = only_line(&finished, program);
+        for part in ["no route to 10.8.0.109:5000", "VPN", "ip route get 10.8.0.109"] {
+            assert!(line.contains(part), "no {part:?} in {line:?}");
+        }
+    }
+}

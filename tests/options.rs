@@ -1,0 +1,437 @@
+//! The options of both programs: what they take, what they refuse, and how much is said on stderr.
+
+mod programs;
+mod simulator;
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use programs::{can_listen, can_listen_plain, can_stop, closed_port, free_port, only_line, run, start};
+use simulator::{Gateway, Reaction};
+
+const NOTHING: [&str; 0] = [];
+
+/// Runs a program with these arguments, which must be refused as bad usage, naming `named`. Should they be taken, the
+/// program meets nothing but a closed port.
+#[track_caller]
+fn refused(program: fn(&[&str]) -> Command, arguments: &[&str], named: &str) {
+    let closed = closed_port();
+    let target = closed.local_addr().expect("it has one").to_string();
+    let finished = run(program(arguments).env("CAN_TARGET", target).env("CAN_BIND", "127.0.0.1:0"));
+    assert_eq!(finished.code(), Some(2), "{arguments:?}: {}", finished.stderr);
+    assert_eq!(finished.text(), "", "{arguments:?}");
+    assert!(finished.stderr.contains(named), "{arguments:?}: no {named:?} in {}", finished.stderr);
+    assert!(!finished.stderr.contains("panicked"), "{arguments:?}: {}", finished.stderr);
+}
+
+fn listen_with(arguments: &[&str]) -> Command {
+    can_listen_plain(arguments)
+}
+
+fn stop_with(arguments: &[&str]) -> Command {
+    can_stop(arguments)
+}
+
+#[track_caller]
+fn both_refuse(option: &str, values: &[&str]) {
+    for value in values {
+        for program in [listen_with, stop_with] {
+            // The second form takes values that begin with a dash.
+            refused(program, &[&format!("{option}={value}")], option);
+        }
+    }
+}
+
+#[track_caller]
+fn can_listen_refuses(option: &str, values: &[&str]) {
+    for value in values {
+        refused(listen_with, &[&format!("{option}={value}")], option);
+    }
+}
+
+/// What is no time span for any option.
+const NO_SECONDS: [&str; 16] = [
+    "0",
+    "-0",
+    "0.0009",
+    "1e-9",
+    "-1",
+    "-0.5",
+    "86400.001",
+    "86401",
+    "1e30",
+    "1e999",
+    "inf",
+    "-inf",
+    "nan",
+    "",
+    "1s",
+    "one",
+];
+
+#[test]
+fn a_timeout_from_a_thousandth_of_a_second_to_a_day_is_taken_and_no_other() {
+    both_refuse("--timeout", &NO_SECONDS);
+    can_listen_refuses("--idle-timeout", &NO_SECONDS);
+}
+
+#[test]
+fn attempts_from_1_to_100_are_taken_and_no_others() {
+    both_refuse("--attempts", &["0", "101", "-1", "1.5", "4294967297", "99999999999999999999", "", "three"]);
+}
+
+#[test]
+fn channels_from_1_to_4_are_taken_and_no_others() {
+    both_refuse("--channel", &["0", "5", "-1", "255", "257", "1.0", "99999999999999999999", "", "one"]);
+}
+
+#[test]
+fn the_bit_rates_of_the_vendors_list_are_taken_and_no_others() {
+    can_listen_refuses("--bitrate", &["251", "0", "-250", "250.0", "250k", "250000", "65786", "1e3", "", "fast"]);
+}
+
+#[test]
+fn filters_are_taken_within_11_or_29_bits_and_in_one_shape() {
+    let beyond = ["STD:800:000", "STD:000:800", "EXT:20000000:0", "EXT:0:20000000", "EXT:FFFFFFFF:0", "STD:18FE0201:0"];
+    can_listen_refuses("--filter", &beyond);
+    let malformed = [
+        "",
+        "STD",
+        "STD:1",
+        "STD:1:",
+        "STD::1",
+        "STD:1:2:3",
+        "CAN:1:2",
+        ":1:2",
+        "STD:xyz:0",
+        "STD:-1:0",
+        "STD:+1:0",
+        "STD:0x1:0",
+        "STD 1 2",
+        "STD:1:2 ",
+        "EXT:100000000:0",
+        "EXT:000000000:0",
+        "STD:1 :2",
+    ];
+    can_listen_refuses("--filter", &malformed);
+    refused(listen_with, &["--filter", "STD:0:0", "--filter", "STD:800:0"], "--filter");
+}
+
+#[test]
+fn a_target_is_a_host_and_maybe_a_port_and_nothing_else() {
+    both_refuse(
+        "--target",
+        &[
+            "",
+            ":",
+            ":5000",
+            "127.0.0.1:",
+            "127.0.0.1:0",
+            "127.0.0.1:65536",
+            "127.0.0.1:-1",
+            "127.0.0.1:+5",
+            "127.0.0.1:x",
+            "127.0.0.1:5000:1",
+            "127.0.0.1 5000",
+            "a b",
+            "udp://127.0.0.1",
+            "127.0.0.1/8",
+            "[::1",
+            "::1]",
+            "[::1]5000",
+            "[::1]:",
+            "[::1]:0",
+            "[]",
+            "[]:5000",
+            "a,b",
+            "a\nb",
+            "a;b",
+        ],
+    );
+}
+
+#[test]
+fn an_ipv6_target_without_brackets_is_refused_with_a_hint() {
+    for program in [listen_with, stop_with] {
+        refused(program, &["--target", "::1"], "in brackets, as in [fd00::1]");
+        refused(program, &["--target", "fd00::1:5000"], "in brackets");
+    }
+}
+
+#[test]
+fn a_local_address_is_an_ip_address_and_maybe_a_port_and_nothing_else() {
+    both_refuse(
+        "--bind",
+        &[
+            "",
+            ":",
+            ":5000",
+            "5000",
+            "0",
+            "localhost",
+            "localhost:0",
+            "127.0.0.1:",
+            "127.0.0.1:65536",
+            "127.0.0.1:-1",
+            "127.0.0.256:0",
+            "127.0.0.1:0:0",
+            "[::1",
+            "[127.0.0.1]",
+            "[127.0.0.1]:0",
+            "*:0",
+            "127.0.0.1 :0",
+        ],
+    );
+}
+
+#[test]
+fn a_count_of_zero_and_other_bad_usage_is_refused() {
+    can_listen_refuses("--count", &["0", "-1", "1.5", "18446744073709551616", "", "all"]);
+    refused(listen_with, &["-n", "0"], "--count");
+    refused(listen_with, &["--format", "xml"], "--format");
+    for program in [listen_with, stop_with] {
+        refused(program, &["--no-such-option"], "--no-such-option");
+        refused(program, &["10.8.0.109"], "10.8.0.109");
+        refused(program, &["--channel"], "--channel");
+        refused(program, &["--channel", "1", "--channel", "1"], "--channel");
+    }
+    refused(listen_with, &["--quiet", "--verbose"], "--quiet");
+    refused(stop_with, &["--bitrate", "250"], "--bitrate");
+}
+
+#[test]
+fn bad_values_in_the_environment_are_refused_too() {
+    for program in [listen_with, stop_with] {
+        for (name, value) in [("CAN_TARGET", "127.0.0.1:0"), ("CAN_TARGET", "::1"), ("CAN_BIND", "localhost:0")] {
+            let finished = run(program(&[]).env("CAN_TARGET", "127.0.0.1:9").env(name, value));
+            assert_eq!(finished.code(), Some(2), "{name}={value}: {}", finished.stderr);
+            assert!(finished.stderr.contains(value), "{name}={value}: {}", finished.stderr);
+        }
+    }
+}
+
+#[test]
+fn the_extremes_of_every_range_are_taken() {
+    let sessions = [
+        "--timeout=86400 --attempts=100 --channel=4 --bitrate=1000 --count=18446744073709551615 --idle-timeout=86400",
+        "--timeout=8.64e4 --attempts=1 --channel=1 --bitrate=5 --count=1 --filter=STD:7FF:7FF --filter=EXT:1FFFFFFF:0",
+    ];
+    for options in sessions {
+        let gateway = Gateway::builder()
+            .script(|command, _| match command.ends_with("START\n") {
+                true => Reaction::LoseReply,
+                false => Reaction::Answer,
+            })
+            .start();
+        let listener = start(can_listen(["--target", &gateway.target()]).args(options.split(' ')));
+        listener.wait_for_stderr("is started");
+        listener.signal(Signal::SIGINT);
+        let finished = listener.wait();
+        assert_eq!(finished.code(), Some(0), "{options}: {}", finished.stderr);
+    }
+    // A thousandth of a second is too short for a reply to count on, so this one fails; but not as bad usage.
+    let gateway = Gateway::builder().silent(true).start();
+    let options = ["--timeout", "0.001", "--attempts", "100"];
+    let finished = run(can_listen(["--target", &gateway.target()]).args(options));
+    assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
+    gateway.wait_for(programs::PATIENCE, |received| received.len() == 100);
+}
+
+#[test]
+fn can_listen_takes_target_and_local_address_from_the_environment_unless_told_otherwise() {
+    let (gateway, other, port) = (Gateway::start(), Gateway::start(), free_port());
+    let (bind, other_bind) = (format!("127.0.0.1:{port}"), "127.0.0.1:0");
+    {
+        let mut command = can_listen_plain(NOTHING);
+        let _listener = start(command.env("CAN_TARGET", gateway.target()).env("CAN_BIND", &bind));
+        assert_eq!(gateway.wait_for_command("CAN 1 START\n").from.to_string(), bind);
+    }
+    // Of the environment's two nothing is left, not even a wrong value's complaint.
+    let mut command = can_listen_plain(["--target", &other.target(), "--bind", other_bind]);
+    let _listener = start(command.env("CAN_TARGET", gateway.target()).env("CAN_BIND", &bind));
+    assert_ne!(other.wait_for_command("CAN 1 START\n").from.to_string(), bind);
+    assert_eq!(gateway.commands().len(), 4);
+}
+
+#[test]
+fn can_stop_takes_target_and_local_address_from_the_environment_unless_told_otherwise() {
+    let (gateway, other, port) = (Gateway::start(), Gateway::start(), free_port());
+    let (bind, other_bind) = (format!("127.0.0.1:{port}"), "127.0.0.1:0");
+    let finished = run(can_stop(NOTHING).env("CAN_TARGET", gateway.target()).env("CAN_BIND", &bind));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert_eq!(gateway.wait_for_command("CAN 1 STOP\n").from.to_string(), bind);
+
+    let mut command = can_stop(["--target", &other.target(), "--bind", other_bind]);
+    let finished = run(command.env("CAN_TARGET", gateway.target()).env("CAN_BIND", &bind));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert_ne!(other.wait_for_command("CAN 1 STOP\n").from.to_string(), bind);
+    assert_eq!(gateway.commands().len(), 1);
+}
+
+#[test]
+fn a_target_can_be_an_ipv6_address_in_brackets() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let gateway = Gateway::builder().bind("[::1]:0").start();
+    let port = free_port();
+    // The same port of IPv4 is another one.
+    let _other = UdpSocket::bind(("0.0.0.0", port)).expect("a free port");
+    let listener = start(&mut can_listen_plain(["--target", &gateway.target(), "--bind", &format!("[::]:{port}")]));
+    assert_eq!(gateway.wait_for_command("CAN 1 START\n").from.port(), port);
+    gateway.send("M 1 CSD 100 55\n");
+    listener.wait_for_stdout("M 1 CSD 100 55\n");
+    let finished = run(&mut can_stop(["--target", &gateway.target(), "--bind", &format!("[::]:{port}")]));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert_eq!(gateway.wait_for_command("CAN 1 STOP\n").from.port(), port);
+    assert!(only_line(&finished, "can-stop").contains(&gateway.target()));
+}
+
+#[test]
+fn a_target_can_be_a_name() {
+    let gateway = Gateway::start();
+    let target = format!("localhost:{}", gateway.address().port());
+    let _listener = start(&mut can_listen(["--target", &target]));
+    gateway.wait_for_command("CAN 1 START\n");
+    let finished = run(&mut can_stop(["--target", &target, "--bind", "127.0.0.1:0"]));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    gateway.wait_for_command("CAN 1 STOP\n");
+}
+
+/// The lines of stderr, each of which must begin with the program's name.
+#[track_caller]
+fn lines(stderr: &str) -> Vec<&str> {
+    stderr.lines().map(|line| line.strip_prefix("can-listen: ").unwrap_or_else(|| panic!("{line:?}"))).collect()
+}
+
+/// What a session with these options says on stderr in which two datagrams, 30 bytes in all, follow START.
+#[track_caller]
+fn words_of_a_session(gateway: &Gateway, options: &[&str]) -> String {
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    gateway
+        .wait_for(programs::PATIENCE, |received| received.iter().any(|datagram| datagram.text().ends_with("START\n")));
+    gateway.send("M 1 CSD 100 55\n");
+    listener.wait_for_lines(2);
+    if !options.contains(&"--quiet") {
+        listener.wait_for_stderr("is started");
+    }
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    finished.stderr
+}
+
+#[test]
+fn two_lines_on_stderr_by_default_the_start_and_the_report() {
+    let gateway = Gateway::start();
+    let target = gateway.target();
+    let stderr = words_of_a_session(&gateway, &["--channel", "3"]);
+    let [started, report] = lines(&stderr)[..] else { panic!("not two lines: {stderr}") };
+    assert!(started.contains("is started") && started.contains("waiting for data"), "{started}");
+    assert!(started.contains(&target), "{started}");
+    assert!(report.starts_with("2 datagrams (20 bytes) in "), "{report}");
+    assert!(report.contains("; lost: 0 in the kernel, 0 in the spool; "), "{report}");
+    assert!(report.contains("the bus still runs"), "{report}");
+    assert!(report.ends_with(&format!("can-stop --target {target} --channel 3")), "{report}");
+}
+
+#[test]
+fn the_report_names_the_command_that_halts_this_very_bus() {
+    let gateway = Gateway::start();
+    let stderr = words_of_a_session(&gateway, &["--channel", "2"]);
+    let (_, command) = stderr.trim_end().rsplit_once("halt it with: can-stop ").expect("a command");
+    let finished = run(&mut can_stop(command.split(' ').chain(["--bind", "127.0.0.1:0"])));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    gateway.wait_for_command("CAN 2 STOP\n");
+}
+
+#[test]
+fn quiet_says_nothing_when_all_is_well_and_still_tells_errors() {
+    for gateway in [Gateway::start(), Gateway::builder().running(true).start()] {
+        assert_eq!(words_of_a_session(&gateway, &["--quiet"]), "");
+        let arguments = ["-q", "--target", &gateway.target(), "--bind", "127.0.0.1:0"];
+        assert_eq!(run(&mut can_stop(arguments)).stderr, "");
+        gateway.wait_for_command("CAN 1 STOP\n");
+    }
+    let gateway = Gateway::builder().silent(true).start();
+    let options = ["-q", "--timeout", "0.05", "--attempts", "1"];
+    let finished = run(can_listen(["--target", &gateway.target()]).args(options));
+    assert!(only_line(&finished, "can-listen").contains("no reply"), "{}", finished.stderr);
+}
+
+#[test]
+fn verbose_shows_each_step_of_the_handshake_with_its_time() {
+    let lose_first_clear = |command: &str, copy| match (command, copy) {
+        ("CAN 1 FILTER CLEAR\n", 1) => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(lose_first_clear).start();
+    let stderr = words_of_a_session(&gateway, &["-v", "--timeout", "0.5"]);
+    let steps: Vec<&str> = lines(&stderr)
+        .iter()
+        .filter_map(|line| {
+            let (seconds, step) = line.split_once(" s: ")?;
+            seconds.parse::<f64>().is_ok().then_some(step)
+        })
+        .collect();
+    let exchange: Vec<&str> =
+        steps.iter().copied().filter(|step| step.starts_with("sent ") || step.starts_with("heard ")).collect();
+    assert_eq!(
+        exchange,
+        [
+            "sent CAN 1 INIT STD 250 (attempt 1)",
+            "heard R ok",
+            "sent CAN 1 FILTER CLEAR (attempt 1)",
+            "sent CAN 1 FILTER CLEAR (attempt 2)",
+            "heard R ok",
+            "sent CAN 1 FILTER ADD STD 000 000 (attempt 1)",
+            "heard R ok",
+            "sent CAN 1 START (attempt 1)",
+        ]
+    );
+    assert!(steps[0].contains("bound 127.0.0.1:") && steps[0].contains(&gateway.target()), "{stderr}");
+    assert!(stderr.contains("receive buffer"), "{stderr}");
+}
+
+#[test]
+fn silence_after_start_is_explained_once_and_only_where_there_is_silence() {
+    let lose_start = |command: &str, _| match command {
+        "CAN 1 START\n" => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    // One that hears a frame, one that shall be quiet, one whose START is lost, and one on a silent bus: the last
+    // was started last, so when it speaks the time of the others is up too.
+    let sessions = [
+        (Gateway::start(), vec![]),
+        (Gateway::start(), vec!["--quiet"]),
+        (Gateway::builder().script(lose_start).start(), vec!["--bitrate", "500"]),
+        (Gateway::start(), vec![]),
+    ];
+    let [heard, quiet, unanswered, silent] = sessions.map(|(gateway, options)| {
+        let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+        gateway.wait_for_command("CAN 1 START\n");
+        (gateway, listener)
+    });
+    heard.0.send("M 1 CSD 100 55\n");
+    silent.1.wait_for_stderr("nothing has arrived for 5 s");
+    unanswered.1.wait_for_stderr("nothing has arrived for 5 s");
+    let words = [heard, quiet, unanswered, silent].map(|(gateway, listener)| {
+        listener.signal(Signal::SIGINT);
+        let finished = listener.wait();
+        assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+        drop(gateway);
+        finished.stderr
+    });
+    let [heard, quiet, unanswered, silent] = words.each_ref().map(|stderr| lines(stderr));
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert_eq!(quiet, NOTHING);
+    for (notice, start_was_lost, rate) in [(&unanswered, true, "500"), (&silent, false, "250")] {
+        let [_, notice, _] = notice[..] else { panic!("not start, notice and report: {notice:?}") };
+        for reason in ["bus is silent", &format!("--bitrate {rate}"), "29-bit", "--filter EXT:0:0"] {
+            assert!(notice.contains(reason), "no {reason:?} in {notice:?}");
+        }
+        assert_eq!(notice.contains("START was lost"), start_was_lost, "{notice:?}");
+    }
+}
