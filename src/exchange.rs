@@ -38,8 +38,15 @@ pub struct ExchangeError {
 impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (failure, gateway) = (&self.failure, self.gateway);
-        if let Failure::Refused(..) = failure {
-            return write!(f, "{failure} ({gateway}); is another program using this gateway? Try again after can-stop");
+        if let Failure::Refused(command, _) = failure {
+            let advice = match command {
+                Command::Init { .. } => {
+                    "STOP did not help: is another program using this gateway, or can it not do this --bitrate?"
+                }
+                Command::FilterClear { .. } | Command::FilterAdd { .. } => "check --filter and --channel",
+                Command::Start { .. } | Command::Stop { .. } => "check --channel, or try again",
+            };
+            return write!(f, "{failure} ({gateway}); {advice}");
         }
         let attempts = match self.retry.attempts {
             0 | 1 => "1 attempt".to_owned(),

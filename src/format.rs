@@ -158,15 +158,17 @@ pub struct Influx {
 }
 
 impl Influx {
-    /// `device` names the gateway, in the tag of that name.
+    /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
+    /// which a tag cannot have, become `_`.
     pub fn new(device: &str) -> Influx {
         let mut series = b"can,device=".to_vec();
         for byte in device.bytes() {
-            // What would end a tag's value (InfluxDB, line protocol reference, special characters).
-            if matches!(byte, b',' | b'=' | b' ') {
-                series.push(b'\\');
+            match byte {
+                // What would end a tag's value (InfluxDB, line protocol reference, special characters).
+                b',' | b'=' | b' ' => series.extend([b'\\', byte]),
+                b'\\' | 0..0x20 | 0x7F => series.push(b'_'),
+                _ => series.push(byte),
             }
-            series.push(byte);
         }
         series.extend_from_slice(b",channel=");
         Influx { series, last: 0 }

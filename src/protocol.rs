@@ -46,8 +46,8 @@ impl FromStr for BitRate {
     type Err = InvalidBitRate;
 
     fn from_str(text: &str) -> Result<Self, InvalidBitRate> {
-        let kbit_per_second = text.parse().map_err(|_| InvalidBitRate)?;
-        if BIT_RATES.contains(&kbit_per_second) { Ok(BitRate(kbit_per_second)) } else { Err(InvalidBitRate) }
+        let known = BIT_RATES.into_iter().find(|rate| rate.to_string() == text);
+        known.map(BitRate).ok_or(InvalidBitRate)
     }
 }
 

@@ -170,6 +170,9 @@ impl FromStr for Bind {
 
     fn from_str(text: &str) -> Result<Self, InvalidBind> {
         if let Ok(address) = text.parse::<SocketAddr>() {
+            if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+                return Err(InvalidBind);
+            }
             return Ok(Bind { ip: Some(address.ip()), port: Some(address.port()) });
         }
         let unbracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

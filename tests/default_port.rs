@@ -59,6 +59,19 @@ fn can_listen_and_can_stop_beside_it_use_port_5000() {
 }
 
 #[test]
+fn a_can_stop_that_wants_confirmation_beside_a_listener_takes_a_free_port() {
+    let _turn = port_5000();
+    let gateway = Gateway::start();
+    let listener = start(&mut can_listen_plain(["--target", &gateway.target()]));
+    listener.wait_for_stderr("is started");
+    let finished = run(&mut can_stop(["--target", &gateway.target(), "--confirm"]));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("port 5000 is taken"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("confirmed"), "{}", finished.stderr);
+    assert_ne!(gateway.wait_for_command("CAN 1 STOP\n").from.port(), 5000);
+}
+
+#[test]
 fn a_local_address_without_a_port_means_port_5000() {
     let _turn = port_5000();
     let gateway = Gateway::start();

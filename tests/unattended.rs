@@ -118,6 +118,9 @@ fn a_stop_that_nobody_confirms_is_reported_and_fails() {
     );
 }
 
+/// The exit code of each run of a service, and what it said.
+type Runs = Vec<(Option<i32>, String)>;
+
 /// The command of the unit in the README, with an environment that its `EnvironmentFile` could set.
 fn exec_start(environment: &[(&str, &str)]) -> Command {
     let unit = include_str!("../README.md");
@@ -144,7 +147,7 @@ struct Service {
     log: PathBuf,
     ending: Arc<AtomicBool>,
     process: Arc<Mutex<Option<u32>>>,
-    manager: Option<thread::JoinHandle<Vec<(Option<i32>, String)>>>,
+    manager: Option<thread::JoinHandle<Runs>>,
 }
 
 impl Service {
@@ -200,7 +203,7 @@ impl Service {
     }
 
     /// Stops it as the service manager does, and tells how each run ended.
-    fn stop(&mut self) -> Vec<(Option<i32>, String)> {
+    fn stop(&mut self) -> Runs {
         self.ending.store(true, SeqCst);
         if let Some(id) = *self.process.lock().expect("no panic") {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id as i32), Signal::SIGTERM);

@@ -1,0 +1,189 @@
+//! `can-stop --confirm` says that the bus is halted only when the gateway has said so; without it, one datagram is sent.
+
+mod programs;
+mod simulator;
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use programs::{
+    can_listen, can_listen_plain, can_stop, closed_port, frame, free_port, numbers, only_line, reported_lost, run,
+    start,
+};
+use simulator::{Gateway, Reaction};
+
+const STOP: &str = "CAN 1 STOP\n";
+
+/// Options for a can-stop from a free port.
+fn confirm(gateway: &Gateway) -> [String; 5] {
+    ["--confirm", "--bind", "127.0.0.1:0", "--target", &gateway.target()].map(str::to_owned)
+}
+
+#[test]
+fn it_succeeds_when_the_gateway_says_ok() {
+    let gateway = Gateway::builder().running(true).start();
+    let finished = run(&mut can_stop(confirm(&gateway)));
+    assert_eq!((finished.code(), finished.text().as_str()), (Some(0), ""), "{finished:?}");
+    let expected = format!("sent CAN 1 STOP to {}; the gateway confirmed it", gateway.target());
+    assert_eq!(only_line(&finished, "can-stop"), expected);
+    assert_eq!(gateway.commands(), [STOP]);
+    assert!(!gateway.is_running());
+}
+
+#[test]
+fn it_stops_the_channel_it_is_told_to() {
+    let gateway = Gateway::start();
+    let finished = run(can_stop(confirm(&gateway)).args(["--channel", "3", "--quiet"]));
+    assert_eq!((finished.code(), finished.stderr.as_str()), (Some(0), ""));
+    assert_eq!(gateway.commands(), ["CAN 3 STOP\n"]);
+}
+
+#[test]
+fn it_fails_with_the_gateways_words_when_that_refuses_and_does_not_insist() {
+    let gateway = Gateway::builder().refuse("CAN 1 STOP", "R ERR 5 not by you").start();
+    let finished = run(&mut can_stop(confirm(&gateway)));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    let expected = format!("the gateway refused CAN 1 STOP: R ERR 5 not by you ({})", gateway.target());
+    assert!(only_line(&finished, "can-stop").starts_with(&expected), "{finished:?}");
+    assert_eq!(gateway.commands(), [STOP]);
+}
+
+#[test]
+fn it_fails_when_nothing_answers_after_as_many_attempts_as_it_was_given() {
+    for (attempts, tried) in [("1", "1 attempt of 0.1 s"), ("3", "3 attempts of 0.1 s")] {
+        let gateway = Gateway::builder().running(true).silent(true).start();
+        let finished = run(can_stop(confirm(&gateway)).args(["--timeout", "0.1", "--attempts", attempts]));
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
+        let expected = format!("no reply to CAN 1 STOP from {} in {tried}; is the gateway on", gateway.target());
+        assert!(only_line(&finished, "can-stop").starts_with(&expected), "{finished:?}");
+        assert_eq!(gateway.commands().concat(), STOP.repeat(attempts.parse().expect("a number")));
+    }
+}
+
+#[test]
+fn it_fails_when_the_port_is_closed_and_says_so() {
+    let closed = closed_port();
+    let target = closed.local_addr().expect("an address").to_string();
+    let options = ["--confirm", "--bind", "127.0.0.1:0", "--target", &target, "--timeout", "0.1"];
+    let finished = run(&mut can_stop(options));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(only_line(&finished, "can-stop").contains("the port is closed there"), "{finished:?}");
+}
+
+#[test]
+fn it_sends_again_when_the_command_or_its_reply_is_lost() {
+    for fate in [Reaction::LoseRequest, Reaction::LoseReply] {
+        let first = fate.clone();
+        let script = move |_: &str, copy| if copy == 1 { first.clone() } else { Reaction::Answer };
+        let gateway = Gateway::builder().running(true).script(script).start();
+        let finished = run(can_stop(confirm(&gateway)).args(["--timeout", "0.3"]));
+        assert_eq!(finished.code(), Some(0), "{fate:?}: {finished:?}");
+        assert_eq!(gateway.commands(), [STOP, STOP], "{fate:?}");
+        assert!(!gateway.is_running());
+    }
+}
+
+#[test]
+fn what_is_no_reply_confirms_nothing() {
+    let script = |_: &str, copy| match copy {
+        1 => Reaction::Garble(b"M 1 CSD 100 55\nE 1 BUSOFF\nR okay\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(script).start();
+    let finished = run(can_stop(confirm(&gateway)).args(["--timeout", "0.3"]));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(gateway.commands(), [STOP, STOP]);
+}
+
+#[test]
+fn a_strangers_word_confirms_nothing() {
+    let local = format!("127.0.0.1:{}", free_port());
+    let gateway = Gateway::builder().silent(true).start();
+    let options = ["--confirm", "--bind", &local, "--target", &gateway.target(), "--timeout", "0.3", "--attempts", "2"];
+    let mut stop = start(&mut can_stop(options));
+    let strangers = ["127.0.0.2:0", "127.0.0.1:0"].map(|address| UdpSocket::bind(address).expect("a loopback address"));
+    while !stop.has_ended() {
+        for stranger in &strangers {
+            let _ = stranger.send_to(b"R ok\n", &local);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(stop.wait().code(), Some(1));
+    assert_eq!(gateway.commands(), [STOP, STOP]);
+}
+
+#[test]
+fn without_confirm_one_datagram_is_sent_and_no_answer_waited_for() {
+    let gateway = Gateway::builder().silent(true).start();
+    let finished = run(&mut can_stop(["--bind", "127.0.0.1:0", "--target", &gateway.target()]));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let expected = format!("sent CAN 1 STOP to {}; no answer was waited for (--confirm waits)", gateway.target());
+    assert_eq!(only_line(&finished, "can-stop"), expected);
+    assert_eq!(commands_until_now(&gateway), [STOP]);
+}
+
+#[test]
+fn without_confirm_a_closed_port_is_no_failure() {
+    let closed = closed_port();
+    let target = closed.local_addr().expect("an address").to_string();
+    let finished = run(&mut can_stop(["--bind", "127.0.0.1:0", "--target", &target]));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+}
+
+#[test]
+fn beside_a_running_can_listen_it_hears_the_answer_and_costs_the_listener_no_datagram() {
+    let gateway = Gateway::builder()
+        .frames_per_second(5000.0)
+        .frame_maker(|n| frame(n.try_into().expect("a short test")))
+        .refuse("CAN 2 STOP", "R ERR 8 no such channel")
+        .start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    listener.wait_for_lines(500);
+    // Refused, it leaves the stream running.
+    for _ in 0..5 {
+        let finished = run(can_stop(confirm(&gateway)).args(["--channel", "2"]));
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
+    }
+    let finished = run(&mut can_stop(confirm(&gateway)));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.text().lines().filter(|&line| line == "R ok").count(), 1, "the answer to START only");
+    let numbers = numbers(&finished.stdout);
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+    // A machine that is too busy may drop some, which the listener then says.
+    let (kernel, spool) = reported_lost(&finished.stderr);
+    assert_eq!(numbers.len() as u64 + kernel + spool, gateway.frames_sent());
+}
+
+#[test]
+fn on_the_very_port_of_a_running_can_listen_it_would_hear_nothing_so_it_refuses_and_sends_nothing() {
+    let gateway = Gateway::start();
+    let port = free_port();
+    let local = format!("127.0.0.1:{port}");
+    let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target()]));
+    listener.wait_for_stderr("is started");
+    gateway.wait_for_command("CAN 1 START\n");
+    for bind in [local, format!("0.0.0.0:{port}")] {
+        let finished = run(&mut can_stop(["--confirm", "--bind", &bind, "--target", &gateway.target()]));
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
+        assert!(
+            only_line(&finished, "can-stop").starts_with(&format!("UDP port {port} is taken here")),
+            "{finished:?}"
+        );
+    }
+    assert_eq!(commands_until_now(&gateway).last().map(String::as_str), Some("CAN 1 START\n"));
+}
+
+/// What the gateway was sent, all of which is in front of the test's own datagram.
+fn commands_until_now(gateway: &Gateway) -> Vec<String> {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.send_to(b"until now", gateway.address()).expect("the gateway listens");
+    gateway.wait_for_command("until now");
+    let mut commands = gateway.commands();
+    commands.pop();
+    commands
+}

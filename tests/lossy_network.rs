@@ -1,0 +1,266 @@
+//! The real program on a bad network: replies and commands get lost, come late or twice, old streams and strangers
+//! interfere, and the handshake goes right all the same.
+
+mod programs;
+mod simulator;
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use can_udp::protocol::Command;
+use nix::sys::signal::Signal;
+use programs::{Finished, PATIENCE, Running, can_listen, can_listen_plain, free_port, start};
+use simulator::{Gateway, Reaction};
+
+const INIT: &str = "CAN 1 INIT STD 250\n";
+const CLEAR: &str = "CAN 1 FILTER CLEAR\n";
+const ADD: &str = "CAN 1 FILTER ADD STD 000 000\n";
+const START: &str = "CAN 1 START\n";
+const STOP: &str = "CAN 1 STOP\n";
+
+/// Long enough for a busy machine to answer within.
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+fn patient_listener(gateway: &Gateway) -> Running {
+    start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.4"]))
+}
+
+/// Waits for the stream, has one frame sent and printed, and ends the listener.
+#[track_caller]
+fn one_frame_then_end(gateway: &Gateway, listener: Running) -> Finished {
+    listener.wait_for_stderr("is started");
+    gateway.wait_for_command(START);
+    gateway.send("M 1 CSD 7FF EE\n");
+    listener.wait_for_stdout("M 1 CSD 7FF EE\n");
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    finished
+}
+
+/// One session for each command that awaits a reply: its first copies have this fate, all else goes well.
+#[track_caller]
+fn each_command_must_be_sent_twice(copies: u32, fate: &Reaction) {
+    let sessions = [INIT, CLEAR, ADD].map(|unlucky| {
+        let fate = fate.clone();
+        let script = move |command: &str, copy| match command == unlucky && copy <= copies {
+            true => fate.clone(),
+            false => Reaction::Answer,
+        };
+        let gateway = Gateway::builder().script(script).start();
+        let listener = patient_listener(&gateway);
+        (gateway, listener)
+    });
+    let expected = [[INIT, INIT, CLEAR, ADD, START], [INIT, CLEAR, CLEAR, ADD, START], [INIT, CLEAR, ADD, ADD, START]];
+    for ((gateway, listener), expected) in sessions.into_iter().zip(expected) {
+        let finished = one_frame_then_end(&gateway, listener);
+        assert_eq!(gateway.commands(), expected);
+        // No reply but that to START is left over.
+        assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+    }
+}
+
+#[test]
+fn a_lost_command_is_sent_again() {
+    each_command_must_be_sent_twice(1, &Reaction::LoseRequest);
+}
+
+#[test]
+fn a_command_whose_reply_is_lost_is_sent_again() {
+    each_command_must_be_sent_twice(1, &Reaction::LoseReply);
+}
+
+#[test]
+fn replies_one_and_a_half_timeouts_late_still_count_for_their_own_command() {
+    each_command_must_be_sent_twice(2, &Reaction::Delay(TIMEOUT * 3 / 2));
+}
+
+#[test]
+fn a_late_reply_does_not_stand_in_for_that_of_the_next_command() {
+    let gateway = Gateway::builder()
+        .script(|command, copy| match (command, copy) {
+            (INIT, _) => Reaction::Delay(TIMEOUT * 3 / 2),
+            (CLEAR, 1) => Reaction::LoseRequest,
+            _ => Reaction::Answer,
+        })
+        .start();
+    let finished = one_frame_then_end(&gateway, patient_listener(&gateway));
+    assert_eq!(gateway.commands(), [INIT, INIT, CLEAR, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn a_network_that_repeats_every_reply_advances_nothing() {
+    let gateway = Gateway::builder().script(|_, _| Reaction::Repeat(3)).start();
+    let finished = one_frame_then_end(&gateway, patient_listener(&gateway));
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START]);
+    // START's reply and its copies: those of the commands before are all taken.
+    assert_eq!(finished.text(), "R ok\nR ok\nR ok\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn when_every_copy_is_lost_it_ends_after_three_and_names_the_command() {
+    let script = |command: &str, _| if command == ADD { Reaction::LoseReply } else { Reaction::Answer };
+    let gateway = Gateway::builder().script(script).start();
+    let finished = start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.2"])).wait();
+    assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{finished:?}");
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, ADD, ADD]);
+    let expected = format!(
+        "can-listen: no reply to CAN 1 FILTER ADD STD 000 000 from {} in 3 attempts of 0.2 s; is the gateway on",
+        gateway.target()
+    );
+    assert!(finished.stderr.starts_with(&expected), "{finished:?}");
+}
+
+#[test]
+fn a_stream_left_over_from_an_earlier_session_to_the_same_port_is_no_obstacle() {
+    let gateway = Gateway::builder().frames_per_second(5000.0).start();
+    let local = format!("127.0.0.1:{}", free_port());
+    let earlier = UdpSocket::bind(&local).expect("a free port");
+    for command in [ADD, START] {
+        earlier.send_to(command.as_bytes(), gateway.address()).expect("the gateway listens");
+    }
+    gateway.wait_until_streamed(100);
+    drop(earlier);
+
+    let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target()]));
+    listener.wait_for_stderr("is started");
+    listener.wait_for_lines(100);
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(gateway.commands(), [ADD, START, INIT, STOP, INIT, CLEAR, ADD, START]);
+    assert!(finished.stderr.contains(" frames during the handshake not printed"), "{finished:?}");
+    let text = finished.text();
+    let mut printed = text.lines();
+    assert_eq!(printed.next(), Some("R ok"), "START's reply comes before the first frame");
+    assert!(printed.all(|line| line.starts_with("M 1 CSD ")), "{text}");
+}
+
+#[test]
+fn frames_all_through_the_handshake_pass_for_no_reply_and_break_nothing() {
+    // Here the gateway accepts INIT while it streams, and the first reply is lost.
+    let lost = |command: &str, copy| if (command, copy) == (INIT, 1) { Reaction::LoseReply } else { Reaction::Answer };
+    let gateway = Arc::new(Gateway::builder().script(lost).start());
+    let local = format!("127.0.0.1:{}", free_port());
+    let to = local.parse().expect("an address");
+    let source = Arc::clone(&gateway);
+    let stream = Flood::start(5, move || source.send_to(to, b"M 1 CSD 100 01 02\r\n"));
+
+    let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target(), "--timeout", "0.3"]));
+    listener.wait_for_stderr("is started");
+    listener.wait_for_stdout("M 1 CSD 100 01 02\r\n");
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert!(stream.end() > 1000);
+    assert_eq!(gateway.commands(), [INIT, INIT, CLEAR, ADD, START]);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.stderr.contains(" frames during the handshake not printed"), "{finished:?}");
+    let text = finished.text();
+    assert_eq!(text.lines().filter(|&line| line != "M 1 CSD 100 01 02").collect::<Vec<_>>(), ["R ok"]);
+}
+
+#[test]
+fn a_gateway_that_comes_up_late_is_waited_for() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let options = ["--timeout", "0.3", "--attempts", "50", "-v"];
+    let listener = start(can_listen(["--target", &address]).args(options));
+    // Three times the port was closed.
+    listener.wait_for_stderr("sent CAN 1 INIT STD 250 (attempt 3)");
+    let gateway = Gateway::builder().bind(&address).start();
+    let finished = one_frame_then_end(&gateway, listener);
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn the_error_of_an_earlier_datagram_costs_no_command() {
+    let gateway = format!("127.0.0.1:{}", free_port());
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(&gateway).expect("loopback");
+    // The port is closed: the next call on the socket will be told so instead of doing its work.
+    socket.send(b"lost").expect("the first datagram goes out");
+    let gateway = UdpSocket::bind(&gateway).expect("a free port");
+    gateway.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    can_udp::exchange::send(&socket, &Command::Stop { channel: 1 }).expect("the gateway is up");
+    let mut buffer = [0; 100];
+    let length = gateway.recv(&mut buffer).expect("a command");
+    assert_eq!(&buffer[..length], STOP.as_bytes());
+}
+
+#[test]
+fn strangers_who_flood_the_port_change_nothing_and_nothing_of_theirs_is_printed() {
+    let local = format!("127.0.0.1:{}", free_port());
+    let strangers = ["127.0.0.2:0", "127.0.0.1:0"].map(|address| {
+        let socket = UdpSocket::bind(address).expect("a loopback address");
+        let words: [&[u8]; 3] = [b"R ok\n", b"R ERR 99 x\n", b"M 1 CSD 666 66\nR ERR 99 x\n"];
+        let mut turn = words.into_iter().cycle();
+        let to = local.clone();
+        Flood::start(10, move || {
+            let _ = socket.send_to(turn.next().expect("it goes on for ever"), &to);
+        })
+    });
+    // A stranger's reply, were it heard, would stand in for the gateway's.
+    let lost = |command: &str, copy| match (command, copy) {
+        (START, _) => Reaction::LoseReply,
+        (CLEAR, 1) => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(lost).start();
+    let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target(), "--timeout", "0.3"]));
+    let finished = one_frame_then_end(&gateway, listener);
+    for stranger in strangers {
+        assert!(stranger.end() > 1000);
+    }
+    assert_eq!(gateway.commands(), [INIT, CLEAR, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "M 1 CSD 7FF EE\n");
+    let said: Vec<&str> = finished.stderr.lines().collect();
+    assert_eq!(said.len(), 2, "{finished:?}");
+    assert!(said[1].starts_with("can-listen: 1 datagram (15 bytes) in "), "{finished:?}");
+    assert!(said[1].contains("; lost: 0 in the kernel, 0 in the spool; the bus still runs"), "{finished:?}");
+}
+
+/// Does the same so many times a millisecond, until it is told to end or the test fails.
+struct Flood {
+    ending: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Returns when it is well under way.
+    fn start(per_millisecond: u32, mut act: impl FnMut() + Send + 'static) -> Flood {
+        let (ending, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, count) = (Arc::clone(&ending), Arc::clone(&done));
+        let thread = thread::spawn(move || {
+            while !stop.load(Relaxed) {
+                for _ in 0..per_millisecond {
+                    act();
+                }
+                count.fetch_add(per_millisecond.into(), Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        while done.load(Relaxed) < 100 && !thread.is_finished() {
+            thread::yield_now();
+        }
+        Flood { ending, done, thread: Some(thread) }
+    }
+
+    /// Ends it and tells how often it was done.
+    fn end(self) -> u64 {
+        self.done.load(Relaxed)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.ending.store(true, Relaxed);
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            assert!(thread::panicking(), "the flood has failed");
+        }
+    }
+}

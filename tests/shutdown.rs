@@ -1,0 +1,373 @@
+//! How a session ends: everything that had reached the machine is written, whoever asks for the end and whatever
+//! stdout, stderr, the terminal and the network do meanwhile.
+
+mod programs;
+mod simulator;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::pty::PtyMaster;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use programs::{
+    Running, can_listen, can_listen_plain, can_stop, frame, free_port, numbers, reported_lost, run,
+    send_at_the_pace_of, start, start_uncollected, start_unread, start_with, terminal, wait_until,
+};
+use simulator::{Gateway, Reaction};
+
+/// A session that has printed the answer to START, and its address.
+fn session(gateway: &Gateway, options: &[&str]) -> (Running, SocketAddr) {
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    listener.wait_for_lines(1);
+    (listener, gateway.wait_for_command("CAN 1 START\n").from)
+}
+
+#[test]
+fn int_term_and_hup_end_it_with_everything_written_that_had_reached_the_socket() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let gateway =
+            Gateway::builder().frames_per_second(20_000.0).stop_after_frames(300).frame_maker(numbered).start();
+        let (listener, _) = session(&gateway, &[]);
+        gateway.wait_until_streamed(300);
+        listener.signal(signal);
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(0), "{signal}: {ended:?}");
+        assert!(numbers(&ended.stdout).into_iter().eq(0..300), "{signal}: {ended:?}");
+        assert_eq!(reported_lost(&ended.stderr), (0, 0), "{signal}");
+    }
+}
+
+fn numbered(number: u64) -> Vec<u8> {
+    frame(number as u32)
+}
+
+#[test]
+fn what_waits_in_the_kernel_when_a_signal_comes_is_written_too() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let gateway = Gateway::start();
+        let (listener, _) = session(&gateway, &[]);
+        listener.freeze();
+        (0..300).for_each(|number| gateway.send(frame(number)));
+        listener.signal(signal);
+        listener.thaw();
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(0), "{signal}: {ended:?}");
+        assert!(numbers(&ended.stdout).into_iter().eq(0..300), "{signal}: {ended:?}");
+    }
+}
+
+#[test]
+fn in_the_middle_of_a_flood_every_frame_is_written_that_was_there_before_the_signal() {
+    let gateway = Gateway::start();
+    let (listener, address) = session(&gateway, &[]);
+    let (sent, end) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
+    let (before_signal, ended) = thread::scope(|scope| {
+        scope.spawn(|| {
+            let flood = (0..).map(frame).take_while(|_| sent.load(SeqCst) < end.load(SeqCst));
+            send_at_the_pace_of(address, flood, |datagram| {
+                gateway.send_to(address, datagram);
+                sent.fetch_add(1, SeqCst);
+            });
+        });
+        wait_until("a flood", || sent.load(SeqCst) > 10_000);
+        let before_signal = sent.load(SeqCst);
+        listener.signal(Signal::SIGINT);
+        let ended = listener.wait();
+        // Ends the flood, which went on all the while.
+        end.store(0, SeqCst);
+        (before_signal, ended)
+    });
+    let printed = numbers(&ended.stdout);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(printed.iter().copied().eq(0..printed.len() as u32), "frames are missing or out of order");
+    assert!(printed.len() >= before_signal as usize, "{} of {before_signal}: {}", printed.len(), ended.stderr);
+}
+
+#[test]
+fn the_end_waits_for_a_reader_that_pauses_and_then_everything_is_written() {
+    let gateway = Gateway::start();
+    let (mut listener, unread) = start_unread(&mut can_listen(["--target", &gateway.target()]));
+    let address = gateway.wait_for_command("CAN 1 START\n").from;
+    listener.wait_for_stderr("is started");
+    send_at_the_pace_of(address, (0..10_000).map(frame), |datagram| gateway.send(datagram));
+    listener.signal(Signal::SIGTERM);
+    listener.wait_for_stderr("waiting for the reader of stdout");
+    assert!(!listener.has_ended());
+    listener.read_on(unread);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert!(numbers(&ended.stdout).into_iter().eq(0..10_000), "frames are missing or out of order");
+    assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+#[test]
+fn a_second_signal_leaves_at_once_with_130_while_nobody_reads_stdout() {
+    let gateway = Gateway::start();
+    let (listener, _unread) = start_unread(&mut can_listen(["--target", &gateway.target()]));
+    listener.wait_for_stderr("is started");
+    gateway.wait_for_command("CAN 1 START\n");
+    // More than a pipe holds.
+    (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
+    listener.signal(Signal::SIGINT);
+    listener.wait_for_stderr("waiting for the reader of stdout to take the rest; Ctrl-C again leaves at once");
+    listener.signal(Signal::SIGINT);
+    assert_eq!(listener.wait().code(), Some(130));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_with_0_and_without_a_complaint() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let (listener, unread) = start_unread(&mut can_listen(["--quiet", "--target", &gateway.target()]));
+    let (has_read, read) = mpsc::channel();
+    thread::spawn(move || has_read.send(BufReader::new(unread).lines().take(3).count()));
+    assert_eq!(read.recv_timeout(programs::PATIENCE), Ok(3));
+    let ended = listener.wait();
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_full_disk_ends_it_with_1_and_one_clear_line() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let full = File::options().write(true).open("/dev/full").expect("Linux has /dev/full");
+    let ended = start_with(&mut can_listen(["--target", &gateway.target()]), full.into()).wait();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let complaints = ended.stderr.lines().filter(|line| line.contains("No space left on device"));
+    let complaints: Vec<&str> = complaints.collect();
+    assert!(matches!(complaints[..], [line] if line.starts_with("can-listen: cannot write to stdout: ")), "{ended:?}");
+}
+
+#[test]
+fn being_stopped_and_continued_does_no_harm_in_handshake_and_stream() {
+    let gateway = Gateway::builder().script(|_, _| Reaction::Delay(Duration::from_millis(100))).start();
+    // With a timeout on its socket, a process that was stopped and goes on is told so by EINTR.
+    let options = ["--timeout", "30", "--idle-timeout", "30", "--target", &gateway.target()];
+    let listener = start(&mut can_listen(options));
+    for command in ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 START\n"] {
+        gateway.wait_for_command(command);
+        listener.freeze();
+        listener.thaw();
+    }
+    listener.wait_for_lines(1);
+    assert_eq!(gateway.commands().len(), 4, "{:?}", gateway.commands());
+    for number in 0..20 {
+        listener.freeze();
+        gateway.send(frame(number));
+        listener.thaw();
+        listener.wait_for_lines(number as usize + 2);
+    }
+    listener.signal(Signal::SIGTERM);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(numbers(&ended.stdout).into_iter().eq(0..20), "{ended:?}");
+    assert!(!ended.stderr.contains("error"), "{ended:?}");
+}
+
+#[test]
+fn a_signal_during_the_handshake_ends_it_at_once_with_130() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let gateway = Gateway::builder().silent(true).start();
+        let listener = start(&mut can_listen(["--timeout", "3600", "--target", &gateway.target()]));
+        gateway.wait_for_command("CAN 1 INIT STD 250\n");
+        listener.signal(signal);
+        assert_eq!(listener.wait().code(), Some(130));
+    }
+}
+
+#[test]
+#[ignore = "needs root: takes port 53 of a loopback address, and mounts a resolv.conf in a namespace of its own"]
+fn a_signal_during_name_resolution_ends_it_at_once_with_130() {
+    let name_server = UdpSocket::bind("127.99.0.53:53").expect("root may take this port");
+    let settings = std::env::temp_dir().join(format!("resolv.conf.{}", std::process::id()));
+    fs::write(&settings, "nameserver 127.99.0.53\noptions timeout:30 attempts:5\n").expect("a writable directory");
+    let listen = can_listen_plain(["--bind", "127.0.0.1:0", "--target", "gateway.invalid"]);
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(&settings);
+    command.arg(listen.get_program()).args(listen.get_args());
+    let listener = start(&mut command);
+    name_server.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
+    name_server.recv(&mut [0; 512]).expect("the name is asked for");
+    fs::remove_file(&settings).expect("the file is there");
+    listener.signal(Signal::SIGINT);
+    assert_eq!(listener.wait().code(), Some(130));
+}
+
+/// Starts a session with that wrapper before it, in a terminal of its own; stdout and stderr go elsewhere. The terminal
+/// closes when the first thing returned is dropped.
+fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Running) {
+    let (master, name) = terminal();
+    let listen = can_listen(["--target", &gateway.target()]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec setsid -c \"$@\" <\"$0\""]).arg(name);
+    command.args(wrapper).arg(listen.get_program()).args(listen.get_args());
+    let listener = start(&mut command);
+    listener.wait_for_lines(1);
+    assert_ne!(controlling_terminal(&listener), "0");
+    (master, listener)
+}
+
+/// The number of its controlling terminal, 0 for none.
+fn controlling_terminal(listener: &Running) -> String {
+    let stat = listener.proc("stat");
+    let (_, after_name) = stat.rsplit_once(')').expect("the name is in brackets");
+    after_name.split_ascii_whitespace().nth(4).expect("a field").to_owned()
+}
+
+#[test]
+fn the_closing_of_the_terminal_ends_it_in_order() {
+    let gateway = Gateway::start();
+    let (terminal, listener) = session_in_a_terminal(&gateway, &["env"]);
+    (0..100).for_each(|number| gateway.send(frame(number)));
+    drop(terminal);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(numbers(&ended.stdout).into_iter().eq(0..100), "{ended:?}");
+    assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+#[test]
+fn under_nohup_the_closing_of_the_terminal_does_not_end_it_and_sigterm_does_in_order() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let (terminal, listener) = session_in_a_terminal(&gateway, &["nohup"]);
+    drop(terminal);
+    wait_until("the terminal to be gone", || controlling_terminal(&listener) == "0");
+    // Several tenths of a second later it still runs.
+    let frames = gateway.frames_sent();
+    gateway.wait_until_streamed(frames + 50);
+    listener.wait_for_lines(frames as usize + 50);
+    listener.signal(Signal::SIGTERM);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+#[test]
+fn in_the_background_of_a_script_sigterm_ends_it_in_order() {
+    let gateway = Gateway::start();
+    // Should the test fail, it shall not stay behind for long.
+    let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
+    let mut script = Command::new("sh");
+    script.args(["-c", "\"$@\" & echo \"its number: $!.\" >&2; wait $!; echo \"exit code: $?.\" >&2", "sh"]);
+    let script = start(script.arg(listen.get_program()).args(listen.get_args()));
+    script.wait_for_lines(1);
+    let stderr = script.stderr_so_far();
+    let (_, number) = stderr.split_once("its number: ").expect("the shell tells it");
+    let number = number.split_once('.').and_then(|(number, _)| number.parse().ok()).expect("a number");
+    (0..100).for_each(|n| gateway.send(frame(n)));
+    kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
+    let ended = script.wait();
+    assert!(ended.stderr.contains("exit code: 0."), "{ended:?}");
+    assert!(numbers(&ended.stdout).into_iter().eq(0..100), "{ended:?}");
+    assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+#[test]
+fn a_gateway_whose_port_closes_and_comes_back_is_reported_once_and_its_stream_goes_on() {
+    // Not on 127.0.0.1, where another test might be given the port while it is free.
+    let gateway = UdpSocket::bind("127.99.0.1:0").expect("a free port");
+    let address = gateway.local_addr().expect("it is bound");
+    let port = free_port();
+    let bind = format!("0.0.0.0:{port}");
+    let listener = start(&mut can_listen_plain(["--target", &address.to_string(), "--bind", &bind]));
+    gateway.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
+    let mut client = address;
+    for _ in 0..3 {
+        (_, client) = gateway.recv_from(&mut [0; 64]).expect("a command of the handshake");
+        gateway.send_to(b"R ok\n", client).expect("an answer");
+    }
+    // START comes 20 ms later, and finds the port closed.
+    drop(gateway);
+    listener.wait_for_stderr("network error, still listening: Connection refused");
+    // So does what is sent from the shared port.
+    for _ in 0..3 {
+        let stopped = run(&mut can_stop(["--target", &address.to_string(), "--bind", &bind]));
+        assert_eq!(stopped.code(), Some(0), "{stopped:?}");
+    }
+    // It sleeps all the while until this.
+    listener.wait_for_stderr("nothing has arrived for 5 s");
+    let stat = listener.proc("stat");
+    let after_name = stat.rsplit_once(')').expect("the name is in brackets").1.split_ascii_whitespace();
+    let ticks: Vec<u64> = after_name.skip(11).take(2).map(|ticks| ticks.parse().expect("a number")).collect();
+    assert!(ticks.iter().sum::<u64>() < 100, "{ticks:?} hundredths of a second of processor time");
+
+    let gateway = UdpSocket::bind(address).expect("the port is still free");
+    for number in 0..100 {
+        gateway.send_to(&frame(number), client).expect("the listener is there");
+    }
+    listener.wait_for_lines(100);
+    listener.signal(Signal::SIGTERM);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(numbers(&ended.stdout).into_iter().eq(0..100), "{ended:?}");
+    assert_eq!(ended.stderr.matches("network error,").count(), 1, "{ended:?}");
+    // At least two: the kernel keeps one at a time, so some may fall together.
+    assert!(ended.stderr.contains(" network errors"), "{ended:?}");
+}
+
+#[test]
+fn a_stderr_that_is_closed_or_broken_is_no_failure() {
+    let gateway = Gateway::start();
+    let listen = can_listen(["--target", &gateway.target()]);
+    let mut closed = Command::new("sh");
+    closed.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(listen.get_program()).args(listen.get_args());
+    let listener = start(&mut closed);
+    listener.wait_for_lines(1);
+    listener.signal(Signal::SIGTERM);
+    let ended = listener.wait();
+    assert_eq!((ended.code(), ended.text().as_str()), (Some(0), "R ok\n"));
+
+    let (stderr, nobody) = UnixStream::pair().expect("a pair of sockets");
+    drop(nobody);
+    let (stdout, read) = UnixStream::pair().expect("a pair of sockets");
+    let listen = &mut can_listen(["--target", &gateway.target(), "--count", "1"]);
+    let mut listener = start_uncollected(listen, OwnedFd::from(stdout), OwnedFd::from(stderr));
+    *listen = Command::new("true");
+    listener.read_on(read);
+    let ended = listener.wait();
+    assert_eq!((ended.code(), ended.text().as_str()), (Some(0), "R ok\n"));
+}
+
+#[test]
+fn a_stderr_that_blocks_stops_neither_the_receiver_nor_a_second_signal() {
+    const EVENT: &[u8] = b"E 1 ERRORWARNING SET\n";
+    for forced in [false, true] {
+        let gateway = Gateway::start();
+        let (both, unread) = UnixStream::pair().expect("a pair of sockets");
+        let stderr = both.try_clone().expect("a second one");
+        // Events go to stderr.
+        let mut listen = can_listen(["--format", "candump", "--target", &gateway.target()]);
+        let mut listener = start_uncollected(&mut listen, OwnedFd::from(both), OwnedFd::from(stderr));
+        drop(listen);
+        let address = gateway.wait_for_command("CAN 1 START\n").from;
+        // Without a handshake that is over, signals mean something else.
+        unread.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
+        let mut first_words = BufReader::new(unread.try_clone().expect("a second one"));
+        first_words.read_line(&mut String::new()).expect("a line comes");
+        let datagrams = (0..20_000).map(|n| if n % 10 == 0 { [EVENT, &frame(n)].concat() } else { frame(n) });
+        send_at_the_pace_of(address, datagrams, |datagram| gateway.send(datagram));
+        listener.signal(Signal::SIGINT);
+        if forced {
+            wait_until("its end", || {
+                listener.signal(Signal::SIGINT);
+                listener.has_ended()
+            });
+            assert_eq!(listener.wait().code(), Some(130));
+            continue;
+        }
+        listener.read_on(unread);
+        let ended = listener.wait();
+        let text = ended.text();
+        assert_eq!(ended.code(), Some(0), "{}", text.lines().last().unwrap_or_default());
+        assert_eq!(text.matches("can1 100#").count(), 20_000);
+        assert!(text.contains("the gateway reports: E 1 ERRORWARNING SET\n"));
+        assert_eq!(reported_lost(&text), (0, 0));
+    }
+}

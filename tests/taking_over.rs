@@ -1,0 +1,218 @@
+//! A controller that still runs is taken over, and of the replies after START only the first, in time, matters.
+
+mod programs;
+mod simulator;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start};
+use simulator::{Gateway, Reaction};
+
+const INIT: &str = "CAN 1 INIT STD 250\n";
+const CLEAR: &str = "CAN 1 FILTER CLEAR\n";
+const ADD: &str = "CAN 1 FILTER ADD STD 000 000\n";
+const START: &str = "CAN 1 START\n";
+const STOP: &str = "CAN 1 STOP\n";
+
+const TAKEN_OVER: &str = "can-listen: the gateway refused INIT (R ERR 3 controller is running), so its controller \
+                          probably still runs: stopping it, then INIT again";
+
+/// Has a frame sent and printed, which shows that the listener still listens, and ends it.
+#[track_caller]
+fn one_frame_then_end(gateway: &Gateway, listener: Running) -> Finished {
+    listener.wait_for_stderr("is started");
+    gateway.wait_for_command(START);
+    gateway.send("M 1 CSD 7FF EE\n");
+    listener.wait_for_stdout("EE");
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    finished
+}
+
+#[test]
+fn a_running_controller_is_stopped_and_initialised_again_and_one_line_says_so() {
+    let gateway = Gateway::builder().running(true).start();
+    let finished = one_frame_then_end(&gateway, start(&mut can_listen(["--target", &gateway.target()])));
+    assert_eq!(gateway.commands(), [INIT, STOP, INIT, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+    let said: Vec<&str> = finished.stderr.lines().collect();
+    assert_eq!(said.len(), 3, "{finished:?}");
+    assert_eq!(said[0], TAKEN_OVER);
+    assert!(said[1].contains(" is started "), "{finished:?}");
+}
+
+#[test]
+fn a_refused_stop_is_no_obstacle_to_taking_over() {
+    let refused = |command: &str, _| match command {
+        STOP => Reaction::Garble(b"R ERR 6 stopped it already\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().running(true).script(refused).start();
+    one_frame_then_end(&gateway, start(&mut can_listen(["--target", &gateway.target()])));
+    assert_eq!(gateway.commands(), [INIT, STOP, INIT, CLEAR, ADD, START]);
+}
+
+#[test]
+fn a_gateway_that_refuses_for_good_ends_it_with_its_own_words_and_no_third_init() {
+    let gateway = Gateway::builder().refuse_init_always(true).start();
+    let finished = run(&mut can_listen(["--target", &gateway.target()]));
+    assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{finished:?}");
+    assert_eq!(gateway.commands(), [INIT, STOP, INIT]);
+    let said: Vec<&str> = finished.stderr.lines().collect();
+    assert_eq!(said.len(), 2, "{finished:?}");
+    assert_eq!(said[0], TAKEN_OVER);
+    let words = format!("the gateway refused CAN 1 INIT STD 250: R ERR 3 controller is running ({})", gateway.target());
+    assert!(said[1].starts_with(&format!("can-listen: {words}")), "{finished:?}");
+}
+
+#[test]
+fn a_refused_filter_ends_it_at_once_and_is_not_sent_again() {
+    let gateway = Gateway::builder().refuse("CAN 1 FILTER ADD", "R ERR 4 filter table full").start();
+    let finished = run(&mut can_listen(["--target", &gateway.target()]));
+    assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{finished:?}");
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD]);
+    let words = "can-listen: the gateway refused CAN 1 FILTER ADD STD 000 000: R ERR 4 filter table full (";
+    assert!(finished.stderr.starts_with(words), "{finished:?}");
+}
+
+#[test]
+fn can_stop_directly_followed_by_can_listen_from_the_same_port_works_however_late_its_answer() {
+    for late in [0, 10, 20, 30, 40] {
+        let local = format!("127.0.0.1:{}", free_port());
+        let late = Reaction::Delay(Duration::from_millis(late));
+        let script = move |command: &str, _| if command == STOP { late.clone() } else { Reaction::Answer };
+        let gateway = Gateway::builder().running(true).script(script).start();
+        let options = ["--bind", &local, "--target", &gateway.target()];
+        assert_eq!(run(&mut can_stop(options)).code(), Some(0));
+        one_frame_then_end(&gateway, start(&mut can_listen_plain(options)));
+        assert_eq!(gateway.commands(), [STOP, INIT, CLEAR, ADD, START]);
+        let senders = gateway.received();
+        assert!(senders.iter().all(|received| received.from.to_string() == local), "{senders:?}");
+    }
+}
+
+#[test]
+fn the_late_answer_of_a_can_stop_that_lands_after_init_was_sent_is_not_taken_for_that_of_clear() {
+    // It overtakes INIT's own answer. CLEAR is lost, so that a reply credited to it in error would leave it out.
+    let script = |command: &str, copy| match (command, copy) {
+        (INIT, _) => Reaction::Before(b"R ok\n".to_vec()),
+        (CLEAR, 1) => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(script).start();
+    let finished =
+        one_frame_then_end(&gateway, start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.3"])));
+    assert_eq!(gateway.commands(), [INIT, CLEAR, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn the_late_refusal_of_a_can_stop_that_lands_after_init_was_sent_costs_a_second_init_and_no_more() {
+    let script = |command: &str, copy| match (command, copy) {
+        (INIT, 1) => Reaction::Before(b"R ERR 6 not running\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(script).start();
+    one_frame_then_end(&gateway, start(&mut can_listen(["--target", &gateway.target()])));
+    assert_eq!(gateway.commands(), [INIT, STOP, INIT, CLEAR, ADD, START]);
+}
+
+#[test]
+fn run_ctrl_c_and_run_again_just_works() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let local = format!("127.0.0.1:{}", free_port());
+    for _ in 0..2 {
+        let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target()]));
+        listener.wait_for_lines(20);
+        listener.signal(Signal::SIGINT);
+        let finished = listener.wait();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+    }
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START, INIT, STOP, INIT, CLEAR, ADD, START]);
+}
+
+#[test]
+fn a_refused_start_ends_it_with_1_and_the_gateways_words_in_every_format() {
+    for (format, printed) in [
+        ("raw", "M 1 CSD 100 55\nR ERR 7 bus\x1b fault\n"),
+        ("candump", "can1 100#55\n"),
+        ("influx", "dlc=1i,data=\"55\",b0=85i\n"),
+    ] {
+        // A frame comes first: it is the first reply that counts, not the first line.
+        let frame_first = |command: &str, _| match command {
+            START => Reaction::Before(b"M 1 CSD 100 55\n".to_vec()),
+            _ => Reaction::Answer,
+        };
+        let gateway = Gateway::builder().script(frame_first).refuse(START.trim_end(), "R ERR 7 bus\x1b fault").start();
+        let finished = run(&mut can_listen(["--target", &gateway.target(), "--format", format]));
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
+        assert_eq!(without_time(&finished.text()), printed);
+        let last = finished.stderr.lines().last().expect("words");
+        let words =
+            format!("can-listen: the gateway refused CAN 1 START: R ERR 7 bus\\x1B fault ({})", gateway.target());
+        assert!(last.starts_with(&words), "{finished:?}");
+        assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START]);
+    }
+}
+
+#[test]
+fn a_start_refused_after_the_timeout_ends_nothing() {
+    let late = |command: &str, _| match command {
+        START => Reaction::Delay(Duration::from_millis(900)),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(late).refuse("CAN 1 START", "R ERR 7 too late").start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.3"]));
+    listener.wait_for_stdout("R ERR 7 too late\n");
+    let finished = one_frame_then_end(&gateway, listener);
+    assert_eq!(finished.text(), "R ERR 7 too late\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn later_replies_end_nothing_and_refusals_are_printed_in_raw_and_told_on_stderr_otherwise() {
+    for (format, printed, told) in [
+        ("raw", "R ok\nR ERR 9 later\nR ok\nM 1 CSD 7FF EE\n", 0),
+        ("candump", "can1 7FF#EE\n", 1),
+        ("influx", "dlc=1i,data=\"EE\",b0=238i\n", 1),
+    ] {
+        let gateway = Gateway::start();
+        let listener = start(&mut can_listen(["--target", &gateway.target(), "--format", format]));
+        listener.wait_for_stderr("is started");
+        gateway.wait_for_command(START);
+        gateway.send("R ERR 9 later\n");
+        gateway.send("R ok\n");
+        let finished = one_frame_then_end(&gateway, listener);
+        assert_eq!(without_time(&finished.text()), printed);
+        let words = "can-listen: the gateway refused a command: R ERR 9 later";
+        assert_eq!(finished.stderr.lines().filter(|&line| line == words).count(), told, "{finished:?}");
+    }
+}
+
+#[test]
+fn the_answer_to_a_can_stop_from_the_same_port_goes_to_the_listener_and_ends_nothing() {
+    let gateway = Gateway::builder().refuse("CAN 1 STOP", "R ERR 9 must not stop").start();
+    let port = free_port();
+    let local = format!("127.0.0.1:{port}");
+    let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target(), "-f", "candump"]));
+    listener.wait_for_stderr("is started");
+    let shared = format!("0.0.0.0:{port}");
+    assert_eq!(run(&mut can_stop(["--bind", &shared, "--target", &gateway.target()])).code(), Some(0));
+    assert_eq!(gateway.wait_for_command(STOP).from.to_string(), local);
+    listener.wait_for_stderr("can-listen: the gateway refused a command: R ERR 9 must not stop\n");
+    let finished = one_frame_then_end(&gateway, listener);
+    assert_eq!(without_time(&finished.text()), "can1 7FF#EE\n");
+}
+
+/// Of a line of candump's what follows the time; of a point the fields; any other line as it is.
+fn without_time(printed: &str) -> String {
+    let strip = |line: &str| match line.split_once(' ') {
+        Some((time, rest)) if time.starts_with('(') => rest.to_owned() + "\n",
+        Some((tags, rest)) if tags.starts_with("can,device=") => {
+            rest.split_once(' ').map_or(rest, |(fields, _)| fields).to_owned() + "\n"
+        }
+        _ => line.to_owned() + "\n",
+    };
+    printed.lines().map(strip).collect()
+}
