@@ -24,10 +24,11 @@ use crate::exchange::{ExchangeError, Step, drive, send};
 use crate::format::{Aside, Format, Formatter};
 use crate::handshake::{Action, Handshake, Retry};
 use crate::protocol::{BitRate, Command, Filter, Reply, lines, printable, replies};
+use crate::signal::{Signal, Terminal};
 use crate::socket::{DATAGRAM_MAX, DropCounter, RECEIVE_BUFFER, Target, open, receive_buffer, share};
 use crate::spool::{Rejected, Spool};
 use crate::stop::resolve;
-use crate::{Verbosity, socket};
+use crate::{Verbosity, signal, socket};
 
 /// What `can-listen` is told.
 #[derive(Clone, Debug)]
@@ -59,14 +60,18 @@ pub struct Options {
 /// How long nothing may arrive after `START` before the user is told why that may be.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// For how long, at most, what the kernel still holds is taken after the end was asked for.
+/// For how long a stream that does not pause is still taken after the end was asked for.
 const DRAIN: Duration = Duration::from_millis(250);
+
+/// How many datagrams the kernel can hold at most: each takes up at least half a kilobyte of a buffer that Linux makes
+/// twice as large as asked for. So many are taken even if the machine is too busy to take them in time.
+const QUEUED_MAX: u64 = (2 * RECEIVE_BUFFER / 512) as u64;
 
 /// How long the end may wait for whoever reads stdout before the user is told.
 const READER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the kernel's drops are looked up while datagrams arrive.
-const DROPS_EVERY: Duration = Duration::from_secs(1);
+/// How often the kernel's drops and the terminal are looked at while datagrams arrive.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How many notices may wait for stderr. A gateway that reports more than can be shown must not fill the memory.
 const NOTICES_MAX: usize = 1000;
@@ -82,7 +87,7 @@ const NOTICES_MAX: usize = 1000;
 pub fn run(options: &Options) -> Result<()> {
     let (events, inbox) = mpsc::channel();
     let streaming = Arc::new(AtomicBool::new(false));
-    handle_signals(&streaming, &events)?;
+    let terminal = handle_signals(&streaming, &events)?;
 
     let gateway = resolve(&options.target, &options.bind)?;
     let socket = open(&options.bind, gateway)?;
@@ -99,7 +104,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let spool = Spool::new();
     let shared = Shared::default();
-    let writer = Writer { drops, drops_before, events: events.clone(), shared: &shared };
+    let writer = Writer { terminal, drops, drops_before, events: events.clone(), shared: &shared };
     let receiver = Receiver::new(options, &socket, &spool, &shared, events, started);
     let mut session =
         Session { options, gateway, socket: &socket, started, shared: &shared, inbox, writer_ended: false };
@@ -138,13 +143,15 @@ fn tell(words: &str) {
 }
 
 /// The first signal while `streaming` asks for the end of the session; any other leaves the process at once.
-fn handle_signals(streaming: &Arc<AtomicBool>, events: &Sender<Event>) -> Result<()> {
+fn handle_signals(streaming: &Arc<AtomicBool>, events: &Sender<Event>) -> Result<Terminal> {
     let (streaming, events) = (Arc::clone(streaming), events.clone());
-    crate::signal::handle(move || {
-        if !streaming.swap(false, Relaxed) {
-            process::exit(130);
-        }
-        let _ = events.send(Event::Signal);
+    signal::handle(move |signal| {
+        let event = match signal {
+            Signal::TerminalClosed => Event::TerminalClosed,
+            Signal::End if streaming.swap(false, Relaxed) => Event::Signal,
+            Signal::End => process::exit(130),
+        };
+        let _ = events.send(event);
     })
     .context("cannot handle signals")
 }
@@ -186,6 +193,8 @@ enum Event {
     Notice(String),
     /// Ctrl-C or the like.
     Signal,
+    /// The terminal has closed, and `nohup` wants that ignored.
+    TerminalClosed,
     /// As many datagrams were printed as asked for.
     CountReached,
     /// Nothing has arrived for the time given.
@@ -297,6 +306,10 @@ impl Session<'_> {
                 Some(Event::StartRefused(words)) => return End::StartRefused(words),
                 // The spool is still open, so the writer has failed; how, it tells itself.
                 Some(Event::WriterEnded) => return End::ReaderGone,
+                Some(Event::TerminalClosed) => tell(
+                    "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). \
+                     The next signal ends it",
+                ),
                 Some(Event::Reply(_) | Event::Notice(_)) => {}
             }
         }
@@ -359,6 +372,7 @@ impl Session<'_> {
 
 /// The thread that writes the spool to stdout.
 struct Writer<'a> {
+    terminal: Terminal,
     drops: Option<DropCounter>,
     drops_before: Option<u64>,
     events: Sender<Event>,
@@ -369,13 +383,14 @@ impl Writer<'_> {
     /// Tells how many datagrams were written, and what failed if not all were.
     fn run(mut self, spool: &Spool) -> (u64, Option<io::Error>) {
         let mut written = 0;
-        let mut next_lookup = Instant::now() + DROPS_EVERY;
+        let mut next_look = Instant::now() + LOOK_EVERY;
         let result = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
             spool.write_out(&mut File::from(stdout), |datagrams| {
                 written += datagrams;
                 let now = Instant::now();
-                if now >= next_lookup {
-                    next_lookup = now + DROPS_EVERY;
+                if now >= next_look {
+                    next_look = now + LOOK_EVERY;
+                    self.terminal.look();
                     self.look_up_drops();
                 }
             })
@@ -469,11 +484,12 @@ impl<'a> Receiver<'a> {
     fn run(mut self) -> Tally {
         let mut buffer = vec![0; DATAGRAM_MAX];
         let mut line = Vec::new();
-        let mut drain_until = None;
+        // Until when, and up to which datagram, at most.
+        let mut drain: Option<(Instant, u64)> = None;
         loop {
-            if drain_until.is_none() && self.shared.ending.load(Relaxed) {
+            if drain.is_none() && self.shared.ending.load(Relaxed) {
                 let _ = self.socket.set_nonblocking(true);
-                drain_until = Some(Instant::now() + DRAIN);
+                drain = Some((Instant::now() + DRAIN, self.tally.datagrams + QUEUED_MAX));
             }
             match self.socket.recv(&mut buffer) {
                 // What woke us, not a datagram.
@@ -481,12 +497,12 @@ impl<'a> Receiver<'a> {
                 Ok(length) => self.take(&buffer[..length], &mut line),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock if drain_until.is_some() => break,
+                    io::ErrorKind::WouldBlock if drain.is_some() => break,
                     io::ErrorKind::WouldBlock => self.report(Event::Idle),
                     _ => self.take_error(&error),
                 },
             }
-            if drain_until.is_some_and(|until| Instant::now() >= until) {
+            if drain.is_some_and(|(until, last)| self.tally.datagrams >= last && Instant::now() >= until) {
                 break;
             }
         }

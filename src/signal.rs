@@ -1,54 +1,65 @@
 //! Ctrl-C, SIGTERM and SIGHUP, and the one SIGHUP that `nohup` wants ignored.
 
 use std::fs;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Calls `handler`, on a thread of its own, at every SIGINT, SIGTERM and SIGHUP; but not at the SIGHUP with which a
-/// closing terminal takes leave of a program that was started with SIGHUP ignored. Works once per process.
+/// What comes so soon after a signal is the same wish: timeout(1) signals its child and then its group, and when a
+/// terminal closes, both the shell and the kernel send SIGHUP.
+const SAME: Duration = Duration::from_millis(100);
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Somebody wants the program to end.
+    End,
+    /// The terminal has closed, which a program that was started with SIGHUP ignored (by `nohup`) is to survive.
+    TerminalClosed,
+}
+
+/// Calls `handler`, on a thread of its own, at every SIGINT, SIGTERM and SIGHUP, but once for those that come within a
+/// tenth of a second. Works once per process.
 ///
 /// # Errors
 ///
 /// The system's, or that a handler is installed already.
-pub fn handle(mut handler: impl FnMut() + Send + 'static) -> Result<(), ctrlc::Error> {
-    let mut nohup = Nohup::at_birth();
+pub fn handle(mut handler: impl FnMut(Signal) + Send + 'static) -> Result<Terminal, ctrlc::Error> {
+    let ignores_hangup = hangup_is_ignored().unwrap_or(false) && has_terminal().unwrap_or(false);
+    let terminal = Terminal { gone: ignores_hangup.then(Arc::default) };
+    let watched = terminal.clone();
+    let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
-        if !nohup.terminal_just_closed() {
-            handler();
+        if last.is_none_or(|last| last.elapsed() >= SAME) {
+            last = Some(Instant::now());
+            handler(if watched.has_just_gone() { Signal::TerminalClosed } else { Signal::End });
         }
-    })
+    })?;
+    Ok(terminal)
 }
 
-/// `ctrlc` takes SIGHUP over even where it was ignored, and cannot say which signal came. So a signal counts as that
-/// SIGHUP if SIGHUP was ignored at birth and the controlling terminal has just gone.
-struct Nohup {
-    hangup_was_ignored: bool,
-    had_terminal: bool,
-    terminal_closed: Option<Instant>,
+/// The controlling terminal, where it matters whether it has gone. `ctrlc` takes SIGHUP over even where it was ignored,
+/// and cannot say which signal came; so a signal counts as [`Signal::TerminalClosed`] if SIGHUP was ignored at birth and
+/// the terminal has just gone.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    /// When it was first found gone; `None` if that does not matter.
+    gone: Option<Arc<OnceLock<Instant>>>,
 }
 
-impl Nohup {
-    fn at_birth() -> Nohup {
-        Nohup {
-            hangup_was_ignored: hangup_is_ignored().unwrap_or(false),
-            had_terminal: has_terminal().unwrap_or(false),
-            terminal_closed: None,
+impl Terminal {
+    /// To be called now and then: a shell that exits takes the terminal away from what it leaves in the background
+    /// without any signal, and the next signal is then somebody's wish.
+    pub fn look(&self) {
+        if let Some(gone) = &self.gone {
+            if gone.get().is_none() && has_terminal() == Some(false) {
+                let _ = gone.set(Instant::now());
+            }
         }
     }
 
-    fn terminal_just_closed(&mut self) -> bool {
-        // The kernel and the shell may both send one.
-        const BOTH: Duration = Duration::from_millis(200);
-        if !self.hangup_was_ignored || !self.had_terminal {
-            return false;
-        }
-        match self.terminal_closed {
-            Some(closed) => closed.elapsed() < BOTH,
-            None if has_terminal() == Some(false) => {
-                self.terminal_closed = Some(Instant::now());
-                true
-            }
-            None => false,
-        }
+    fn has_just_gone(&self) -> bool {
+        self.look();
+        self.gone.as_ref().and_then(|gone| gone.get()).is_some_and(|gone| gone.elapsed() < SAME)
     }
 }
 

@@ -5,7 +5,7 @@ mod programs;
 mod simulator;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -204,19 +204,19 @@ fn a_signal_during_name_resolution_ends_it_at_once_with_130() {
 /// closes when the first thing returned is dropped.
 fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Running) {
     let (master, name) = terminal();
-    let listen = can_listen(["--target", &gateway.target()]);
+    // Should the test fail, it shall not stay behind for long.
+    let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
     let mut command = Command::new("sh");
     command.args(["-c", "exec setsid -c \"$@\" <\"$0\""]).arg(name);
     command.args(wrapper).arg(listen.get_program()).args(listen.get_args());
     let listener = start(&mut command);
     listener.wait_for_lines(1);
-    assert_ne!(controlling_terminal(&listener), "0");
+    assert_ne!(controlling_terminal(&listener.proc("stat")), "0");
     (master, listener)
 }
 
 /// The number of its controlling terminal, 0 for none.
-fn controlling_terminal(listener: &Running) -> String {
-    let stat = listener.proc("stat");
+fn controlling_terminal(stat: &str) -> String {
     let (_, after_name) = stat.rsplit_once(')').expect("the name is in brackets");
     after_name.split_ascii_whitespace().nth(4).expect("a field").to_owned()
 }
@@ -238,7 +238,7 @@ fn under_nohup_the_closing_of_the_terminal_does_not_end_it_and_sigterm_does_in_o
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let (terminal, listener) = session_in_a_terminal(&gateway, &["nohup"]);
     drop(terminal);
-    wait_until("the terminal to be gone", || controlling_terminal(&listener) == "0");
+    wait_until("the terminal to be gone", || controlling_terminal(&listener.proc("stat")) == "0");
     // Several tenths of a second later it still runs.
     let frames = gateway.frames_sent();
     gateway.wait_until_streamed(frames + 50);
@@ -247,6 +247,14 @@ fn under_nohup_the_closing_of_the_terminal_does_not_end_it_and_sigterm_does_in_o
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+/// The process number that a shell's `echo "its number: $!." >&2` told.
+#[track_caller]
+fn number_told_by(shell: &Running) -> i32 {
+    let stderr = shell.stderr_so_far();
+    let (_, number) = stderr.split_once("its number: ").expect("the shell tells it");
+    number.split_once('.').and_then(|(number, _)| number.parse().ok()).expect("a number")
 }
 
 #[test]
@@ -258,9 +266,7 @@ fn in_the_background_of_a_script_sigterm_ends_it_in_order() {
     script.args(["-c", "\"$@\" & echo \"its number: $!.\" >&2; wait $!; echo \"exit code: $?.\" >&2", "sh"]);
     let script = start(script.arg(listen.get_program()).args(listen.get_args()));
     script.wait_for_lines(1);
-    let stderr = script.stderr_so_far();
-    let (_, number) = stderr.split_once("its number: ").expect("the shell tells it");
-    let number = number.split_once('.').and_then(|(number, _)| number.parse().ok()).expect("a number");
+    let number = number_told_by(&script);
     (0..100).for_each(|n| gateway.send(frame(n)));
     kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
     let ended = script.wait();
@@ -370,4 +376,36 @@ fn a_stderr_that_blocks_stops_neither_the_receiver_nor_a_second_signal() {
         assert!(text.contains("the gateway reports: E 1 ERRORWARNING SET\n"));
         assert_eq!(reported_lost(&text), (0, 0));
     }
+}
+
+#[test]
+fn a_signal_sent_twice_at_once_as_timeout_and_a_closing_terminal_do_is_one() {
+    for _ in 0..10 {
+        let gateway = Gateway::start();
+        let (listener, _) = session(&gateway, &[]);
+        gateway.send(frame(0));
+        listener.signal(Signal::SIGHUP);
+        // Another signal number, or the two would fall together.
+        listener.signal(Signal::SIGTERM);
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        assert_eq!(numbers(&ended.stdout), [0]);
+    }
+}
+
+#[test]
+fn under_nohup_sigterm_ends_it_in_order_when_the_shell_has_left_the_terminal_long_ago() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    // With job control, a shell that exits sends nothing to what it leaves in the background.
+    let leave = ["sh", "-c", "set -m; nohup \"$@\" & echo \"its number: $!.\" >&2; read gone", "sh"];
+    let (mut terminal, shell) = session_in_a_terminal(&gateway, &leave);
+    let number = number_told_by(&shell);
+    terminal.write_all(b"\n").expect("the shell reads it");
+    let stat = || fs::read_to_string(format!("/proc/{number}/stat")).expect("it runs");
+    wait_until("the terminal to be gone", || controlling_terminal(&stat()) == "0");
+    let frames = gateway.frames_sent();
+    gateway.wait_until_streamed(frames + 150);
+    kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
+    let ended = shell.wait();
+    assert_eq!(reported_lost(&ended.stderr), (0, 0));
 }
