@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::handshake::{Action, Failure, Handshake, Retry};
 use crate::protocol::{Command, Line, lines};
-use crate::socket::{DATAGRAM_MAX, no_way};
+use crate::socket::{DATAGRAM_MAX, unreachable_words};
 
 /// What happens during an exchange, for those who want to watch.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
     /// This copy of a command was sent.
     Sent(&'a Command, u32),
+    /// This command could not be sent, which is as good as lost.
+    NotSent(&'a Command, &'a io::Error),
     /// A line arrived that is no frame.
     Heard(&'a [u8]),
     /// The controller was running: `INIT` was refused in these words, so it is stopped and initialised again.
@@ -56,10 +58,12 @@ impl fmt::Display for ExchangeError {
         match &self.network {
             Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => write!(
                 f,
-                "the port is closed there (ICMP port unreachable): is {gateway} the gateway, and its UDP port {}?",
-                gateway.port()
+                "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); \
+                 wrong --target, or is the gateway still starting?",
+                gateway.port(),
+                gateway.ip()
             ),
-            Some(error) => f.write_str(&no_way(gateway, error)),
+            Some(error) => f.write_str(&unreachable_words(gateway, error)),
             None => write!(
                 f,
                 "is the gateway on, and reachable (ping {})? Only answers from that very address and port count",
@@ -92,10 +96,12 @@ pub fn drive(
             Ok(Action::Done) => break,
             Ok(Action::TakeOver(words)) => watch(Step::TakingOver(&words)),
             Ok(Action::Send { command, copy }) => {
-                if let Err(error) = send(socket, &command) {
-                    network = Some(error);
-                }
-                watch(Step::Sent(&command, copy));
+                // Only what befell the last copy tells why it was not answered.
+                network = send(socket, &command).err();
+                watch(match &network {
+                    None => Step::Sent(&command, copy),
+                    Some(error) => Step::NotSent(&command, error),
+                });
             }
             Ok(Action::Wait(until)) => {
                 let datagram = match receive_until(socket, until, &mut buffer) {

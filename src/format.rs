@@ -27,17 +27,17 @@
 use std::time::Duration;
 
 use crate::frame::{Frame, Id, Kind, Malformed};
-use crate::protocol::{Line, Reply, escape_into, lines};
+use crate::protocol::{HEX_DIGITS, Line, Reply, escape_into, lines};
 
-/// What a datagram becomes on stdout.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a datagram becomes on stdout. The words are also those of `can-listen --help`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// The datagram as it came; a newline is added if it ends in none.
+    /// The datagram as it came; a newline is added if it ends in none
     #[default]
     Raw,
-    /// The log format of `candump -L`, one line for each frame.
+    /// The log format of `candump -L`, one line for each frame
     Candump,
-    /// InfluxDB's line protocol, one point for each frame.
+    /// InfluxDB's line protocol, one point for each frame
     Influx,
 }
 
@@ -154,6 +154,7 @@ pub fn candump(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub struct Influx {
     series: Vec<u8>,
+    /// The last point's time, in nanoseconds since 1970.
     last: u64,
 }
 
@@ -208,8 +209,6 @@ impl Influx {
         out.push(b'\n');
     }
 }
-
-const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
 /// 3 digits for an 11-bit identifier, 8 for a 29-bit one.
 fn push_id(out: &mut Vec<u8>, id: Id) {

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::protocol::{CHANNELS, EXTENDED_ID_MAX, STANDARD_ID_MAX, hex, words};
+use crate::protocol::{CHANNELS, EXTENDED_ID_MAX, STANDARD_ID_MAX, hex, nibble, words};
 
 /// The largest payload, that of CAN FD, in bytes.
 pub const DATA_MAX: usize = 64;
@@ -181,15 +181,6 @@ impl fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
 
 /// `dlc=05`: one or two digits, 0 to 8.
 fn data_length_code(word: &[u8]) -> Option<u8> {

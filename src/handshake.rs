@@ -128,9 +128,11 @@ struct Settling {
     until: Instant,
     /// The gateway's words, if the answer is no.
     refusal: Option<String>,
+    /// How many copies of the command were sent.
     copies: u32,
-    /// How many copies are answered for certain, and when the last reply that counted came.
+    /// How many of them are answered for certain.
     answered: u32,
+    /// When the last reply came that counted as an answer.
     last_counted: Instant,
 }
 
@@ -205,25 +207,33 @@ impl Handshake {
 
     /// Takes a reply that arrived. What is no reply is not for this machine.
     pub fn handle_reply(&mut self, now: Instant, reply: Reply<'_>) {
+        if matches!(self.state, State::Quiet { .. } | State::Failed(_)) {
+            return;
+        }
+        let command = self.plan[0];
         let refusal = match reply {
             Reply::Ok => None,
-            Reply::Refused(words) => Some(printable(words)),
+            Reply::Refused(words) if self.tolerates_refusal_of(command) => Some(printable(words)),
+            Reply::Refused(words) => {
+                self.fail(Failure::Refused(command, printable(words)));
+                return;
+            }
         };
         let is_last = self.plan.len() == 1;
         match &mut self.state {
-            State::Quiet { .. } | State::Failed(_) => return,
             State::Awaiting { copies, sent } => {
                 // After the last command nothing follows that a late reply could be credited to.
                 let all_arrived = if *copies == 1 || is_last { now } else { *sent + 2 * self.retry.timeout };
                 self.state = State::Settling(Settling {
                     until: all_arrived + SETTLE,
-                    refusal: None,
+                    refusal,
                     copies: *copies,
                     answered: 1,
                     last_counted: now,
                 });
             }
             State::Settling(settling) => {
+                settling.refusal = refusal.or(settling.refusal.take());
                 if now >= settling.last_counted + SETTLE {
                     settling.answered += 1;
                     settling.last_counted = now;
@@ -232,25 +242,16 @@ impl Handshake {
                     settling.until = settling.until.min(now + SETTLE);
                 }
             }
-        }
-        if let Some(words) = refusal {
-            self.refuse(words);
+            State::Quiet { .. } | State::Failed(_) => {}
         }
     }
 
-    /// The command in hand was refused.
-    fn refuse(&mut self, words: String) {
-        let command = self.plan[0];
-        let tolerable = match command {
+    /// Whether the handshake goes on when this is refused: `INIT` the first time, and the `STOP` that follows.
+    fn tolerates_refusal_of(&self, command: Command) -> bool {
+        match command {
             Command::Init { .. } => !self.took_over,
             Command::Stop { .. } => self.took_over,
             _ => false,
-        };
-        match &mut self.state {
-            State::Settling(settling) if tolerable => settling.refusal = Some(words),
-            _ => {
-                self.fail(Failure::Refused(command, words));
-            }
         }
     }
 

@@ -39,7 +39,7 @@ pub mod frame;
 pub mod handshake;
 pub mod listen;
 pub mod protocol;
-pub mod signal;
+mod signal;
 pub mod socket;
 pub mod spool;
 pub mod stop;
@@ -51,7 +51,7 @@ use std::time::Duration;
 /// How much a program says on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Errors and losses.
+    /// Errors, losses, and what the gateway reports.
     Quiet,
     /// Also what began, and how it ended.
     #[default]

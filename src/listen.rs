@@ -1,9 +1,9 @@
 //! A session: handshake, then receive → format → spool → stdout; at the end shutdown and report.
 //!
-//! Three threads share the work. The receiver does nothing but take datagrams from the socket and put them into the
-//! spool; the writer does nothing but write the spool to stdout, and now and then looks up what the kernel dropped. The
-//! third, which called [`run`], sleeps until one of them, a signal or a timer has news: it alone writes to stderr and
-//! decides, so that a stderr that blocks (`2>&1 | less`) holds up nobody else.
+//! Three threads share the work. The [`Receiver`] does nothing but take datagrams from the socket and put them into the
+//! spool; the [`Writer`] does nothing but write the spool to stdout, and now and then looks up what the kernel dropped.
+//! The third, which called [`run`], is the [`Session`]: it sleeps until one of them, a signal or a timer has news. From
+//! `START` on it alone writes to stderr and decides, so that a stderr that blocks (`2>&1 | less`) holds up nobody else.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -11,9 +11,9 @@ use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver as Inbox, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver as Inbox, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,12 +22,11 @@ use socket2::SockRef;
 
 use crate::exchange::{ExchangeError, Step, drive, send};
 use crate::format::{Aside, Format, Formatter};
-use crate::handshake::{Action, Handshake, Retry};
-use crate::protocol::{BitRate, Command, Filter, Reply, lines, printable, replies};
+use crate::handshake::{Action, Failure, Handshake, Retry};
+use crate::protocol::{BitRate, Command, Filter, Line, Reply, lines, printable, replies};
 use crate::signal::{Signal, Terminal};
 use crate::socket::{DATAGRAM_MAX, DropCounter, RECEIVE_BUFFER, Target, open, receive_buffer, share};
 use crate::spool::{Rejected, Spool};
-use crate::stop::resolve;
 use crate::{Verbosity, signal, socket};
 
 /// What `can-listen` is told.
@@ -67,8 +66,8 @@ const DRAIN: Duration = Duration::from_millis(250);
 /// twice as large as asked for. So many are taken even if the machine is too busy to take them in time.
 const QUEUED_MAX: u64 = (2 * RECEIVE_BUFFER / 512) as u64;
 
-/// How long the end may wait for whoever reads stdout before the user is told.
-const READER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end may wait for the gateway, or for whoever reads stdout, before the user is told.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the kernel's drops and the terminal are looked at while datagrams arrive.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -76,10 +75,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many notices may wait for stderr. A gateway that reports more than can be shown must not fill the memory.
 const NOTICES_MAX: usize = 1000;
 
+/// How a larger receive buffer is had.
+const MORE: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
+
 /// Runs a session until it ends as asked: by a signal, by its count, or because the reader of stdout went away.
 ///
-/// Installs the process's handler for SIGINT, SIGTERM and SIGHUP. Such a signal leaves the process at once, with exit
-/// code 130, if it is the second one or comes before the stream was started.
+/// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, for good. Such a signal ends the whole process at
+/// once, with exit code 130, unless it is the first one while the stream runs.
 ///
 /// # Errors
 ///
@@ -89,44 +91,55 @@ pub fn run(options: &Options) -> Result<()> {
     let streaming = Arc::new(AtomicBool::new(false));
     let terminal = handle_signals(&streaming, &events)?;
 
-    let gateway = resolve(&options.target, &options.bind)?;
+    let gateway = options.target.resolve(&options.bind)?;
     let socket = open(&options.bind, gateway)?;
-    share(&socket).context("cannot let can-stop share the port")?;
-    let drops = DropCounter::of(&socket);
+    // Where that cannot be, can-stop takes a free port.
+    let _ = share(&socket);
     let handshake_frames = shake_hands(options, &socket, gateway)?;
     streaming.store(true, Relaxed);
     let started = Instant::now();
-    let drops_before = drops.and_then(|counter| counter.read());
-    if options.verbosity > Verbosity::Quiet {
-        tell(&format!("{gateway} is started (channel {}); waiting for data, Ctrl-C ends it", options.channel));
-    }
-    socket.set_read_timeout(options.idle_timeout).context("cannot set the socket's timeout")?;
+    let shared = Shared { drops: Mutex::new(DropCounter::of(&socket)), ..Shared::default() };
+    socket.set_read_timeout(options.idle_timeout).context("cannot set the idle timeout")?;
 
     let spool = Spool::new();
-    let shared = Shared::default();
-    let writer = Writer { terminal, drops, drops_before, events: events.clone(), shared: &shared };
-    let receiver = Receiver::new(options, &socket, &spool, &shared, events, started);
-    let mut session =
-        Session { options, gateway, socket: &socket, started, shared: &shared, inbox, writer_ended: false };
-    let (end, stopped, tally, written) = thread::scope(|scope| {
+    let queue = receive_buffer(&socket).unwrap_or_default();
+    let writer = Writer { terminal, queue, loss_told: false, events: events.clone(), shared: &shared };
+    let receiver = Receiver::new(options, gateway, started, &socket, &spool, &shared, events);
+    let mut session = Session {
+        options,
+        gateway,
+        started,
+        socket: &socket,
+        shared: &shared,
+        inbox,
+        start_answered: false,
+        writer_ended: false,
+    };
+    let (end, stopped, report) = thread::scope(|scope| {
         let writer = scope.spawn(|| writer.run(&spool));
         let receiver = scope.spawn(|| receiver.run());
+        if options.verbosity > Verbosity::Quiet {
+            tell(&format!("{gateway} is started (channel {}); waiting for data, Ctrl-C ends it", options.channel));
+        }
         let end = session.wait_for_end();
+        streaming.store(false, Relaxed);
         let to_stop = options.stop_on_exit && !matches!(end, End::StartRefused(_));
         let stopped = to_stop.then(|| session.stop_bus());
         shared.ending.store(true, Relaxed);
         // Wakes the receiver; what the kernel holds can still be read.
         let _ = SockRef::from(&socket).shutdown(Shutdown::Read);
-        let tally = receiver.join().unwrap_or_default();
+        let tally = receiver.join().expect("the receiver does not panic");
+        // What arrives from now on is nobody's loss.
+        let dropped = shared.count_drops();
         spool.close();
         session.wait_for_writer();
-        match writer.join().unwrap_or_default() {
-            (written, Some(error)) => (end.or_failed_write(error), stopped, tally, written),
-            (written, None) => (end, stopped, tally, written),
-        }
+        let (written, failure) = writer.join().expect("the writer does not panic");
+        let end = match failure {
+            Some(error) => end.or_failed_write(error),
+            None => end,
+        };
+        (end, stopped, Report { tally, written, dropped, handshake_frames })
     });
-    let dropped = drops.and_then(|counter| counter.read()).zip(drops_before).map(|(now, before)| now - before);
-    let report = Report { tally, written, dropped, handshake_frames };
     if options.verbosity > Verbosity::Quiet || report.something_is_missing(&end) {
         tell(&report.line(options, &end, stopped.as_ref(), started.elapsed()));
     }
@@ -156,6 +169,7 @@ fn handle_signals(streaming: &Arc<AtomicBool>, events: &Sender<Event>) -> Result
     .context("cannot handle signals")
 }
 
+/// Tells how many frames arrived meanwhile.
 fn shake_hands(options: &Options, socket: &UdpSocket, gateway: SocketAddr) -> Result<u64> {
     let begun = Instant::now();
     let tell_step = |words: String| {
@@ -165,19 +179,14 @@ fn shake_hands(options: &Options, socket: &UdpSocket, gateway: SocketAddr) -> Re
     };
     let local = socket.local_addr().context("the socket has no address")?;
     let granted = receive_buffer(socket).unwrap_or_default();
-    tell_step(format!("bound {local}, talking to {gateway}"));
-    tell_step(if granted < RECEIVE_BUFFER {
-        format!(
-            "receive buffer of {} KiB granted, {} KiB asked for; more with: sysctl -w net.core.rmem_max={RECEIVE_BUFFER}",
-            granted >> 10,
-            RECEIVE_BUFFER >> 10
-        )
-    } else {
-        format!("receive buffer of {} KiB granted", granted >> 10)
-    });
+    let more =
+        if granted < RECEIVE_BUFFER { format!(" of {} KiB; {MORE}", RECEIVE_BUFFER >> 10) } else { String::new() };
+    tell_step(format!("from {local} to {gateway}"));
+    tell_step(format!("receive buffer: {} KiB granted{more}", granted >> 10));
     let machine = Handshake::start(begun, options.retry, options.channel, options.bit_rate, &options.filters);
     let frames = drive(machine, socket, gateway, |step| match step {
         Step::Sent(command, copy) => tell_step(format!("sent {command} (attempt {copy})")),
+        Step::NotSent(command, error) => tell_step(format!("could not send {command}: {error}")),
         Step::Heard(line) => tell_step(format!("heard {}", printable(line))),
         Step::TakingOver(words) if options.verbosity > Verbosity::Quiet => tell(&format!(
             "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT again"
@@ -187,22 +196,26 @@ fn shake_hands(options: &Options, socket: &UdpSocket, gateway: SocketAddr) -> Re
     Ok(frames)
 }
 
-/// News for the thread that decides.
+/// News for the session.
 enum Event {
-    /// To be written to stderr.
+    /// What the gateway has to say, for stderr.
     Notice(String),
+    /// Something that is wrong on our side, for stderr. There are few of these.
+    Warning(String),
     /// Ctrl-C or the like.
     Signal,
     /// The terminal has closed, and `nohup` wants that ignored.
     TerminalClosed,
     /// As many datagrams were printed as asked for.
     CountReached,
-    /// Nothing has arrived for the time given.
+    /// Nothing has arrived for as long as `idle_timeout` says.
     Idle,
-    /// The gateway refused `START`, in these words.
-    StartRefused(String),
-    /// While the bus is being stopped: a reply came. `None` is `R ok`.
-    Reply(Option<Vec<u8>>),
+    /// The gateway answered `START`; with these words if it refused.
+    StartReply(Result<(), String>),
+    /// While the bus is being stopped: a reply came; with these words if it is a refusal.
+    StopReply(Result<(), Vec<u8>>),
+    /// While the bus is being stopped: an error of the network's.
+    StopTrouble(io::Error),
     /// The writer has ended.
     WriterEnded,
 }
@@ -214,12 +227,288 @@ struct Shared {
     ending: AtomicBool,
     /// The receiver shall hand on the replies that come.
     stopping: AtomicBool,
-    /// `START` was answered with `R ok`.
-    start_answered: AtomicBool,
-    /// Something has arrived that is more than the answer to `START`.
+    /// Something has arrived that is more than an answer.
     data_arrived: AtomicBool,
     /// How many notices wait for stderr.
     notices: AtomicUsize,
+    drops: Mutex<Option<DropCounter>>,
+}
+
+impl Shared {
+    /// What the kernel dropped since `START`; `None` if it does not say.
+    fn count_drops(&self) -> Option<u64> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.count()
+    }
+}
+
+/// The thread that takes datagrams from the socket.
+struct Receiver<'a> {
+    gateway: SocketAddr,
+    socket: &'a UdpSocket,
+    spool: &'a Spool,
+    shared: &'a Shared,
+    events: Sender<Event>,
+    formatter: Formatter,
+    idle_timeout: Option<Duration>,
+    /// Until when the first reply is that to `START`; `None` once that is over.
+    start_reply_until: Option<Instant>,
+    data_arrived: bool,
+    /// How many datagrams are still to be printed.
+    remaining: Option<u64>,
+    failing_since: Option<Instant>,
+    tally: Tally,
+}
+
+/// What the receiver counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    datagrams: u64,
+    bytes: u64,
+    /// Datagrams that went into the spool.
+    spooled: u64,
+    /// Datagrams lost because the spool was full.
+    overflowed: u64,
+    /// Datagrams that came after stdout had failed.
+    after_failure: u64,
+    malformed: u64,
+    notices_skipped: u64,
+    network_errors: u64,
+}
+
+impl<'a> Receiver<'a> {
+    fn new(
+        options: &Options,
+        gateway: SocketAddr,
+        started: Instant,
+        socket: &'a UdpSocket,
+        spool: &'a Spool,
+        shared: &'a Shared,
+        events: Sender<Event>,
+    ) -> Receiver<'a> {
+        Receiver {
+            gateway,
+            socket,
+            spool,
+            shared,
+            events,
+            formatter: Formatter::new(options.format, &options.target.to_string(), io::stdout().is_terminal()),
+            idle_timeout: options.idle_timeout,
+            start_reply_until: Some(started + options.retry.timeout),
+            data_arrived: false,
+            remaining: options.count.map(NonZeroU64::get),
+            failing_since: None,
+            tally: Tally::default(),
+        }
+    }
+
+    fn run(mut self) -> Tally {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        let mut line = Vec::new();
+        // Until when, and how many datagrams, at least.
+        let mut drain: Option<(Instant, u64)> = None;
+        loop {
+            if drain.is_none() && self.shared.ending.load(Relaxed) {
+                let _ = self.socket.set_nonblocking(true);
+                drain = Some((Instant::now() + DRAIN, QUEUED_MAX));
+            }
+            match self.socket.recv(&mut buffer) {
+                // What woke us, not a datagram.
+                Ok(0) if self.shared.ending.load(Relaxed) => {}
+                Ok(length) => self.take(&buffer[..length], &mut line),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock if drain.is_some() => break,
+                    io::ErrorKind::WouldBlock => self.report(Event::Idle),
+                    _ => self.take_error(error),
+                },
+            }
+            if let Some((until, queued)) = &mut drain {
+                *queued = queued.saturating_sub(1);
+                if *queued == 0 && Instant::now() >= *until {
+                    break;
+                }
+            }
+        }
+        self.tally
+    }
+
+    fn take(&mut self, datagram: &[u8], line: &mut Vec<u8>) {
+        let answers_start = self.take_replies(datagram);
+        if self.remaining == Some(0) {
+            return;
+        }
+        self.tally.datagrams += 1;
+        self.tally.bytes += datagram.len() as u64;
+        self.failing_since = None;
+        if !self.data_arrived {
+            self.data_arrived = lines(datagram).any(|line| !matches!(Line::classify(line), Line::Reply(_)));
+            self.shared.data_arrived.store(self.data_arrived, Relaxed);
+        }
+        line.clear();
+        let (shared, events, tally) = (self.shared, &self.events, &mut self.tally);
+        self.formatter.write(datagram, since_1970, line, |aside| {
+            let words = match aside {
+                // That ends the session, which says so.
+                Aside::Refusal(_) if answers_start => return,
+                Aside::Refusal(line) => format!("the gateway refused a command: {}", printable(line)),
+                Aside::Event(line) => format!("the gateway reports: {}", printable(line)),
+                Aside::Malformed(line, fault) => {
+                    tally.malformed += 1;
+                    if tally.malformed > 1 {
+                        return;
+                    }
+                    format!("malformed line ({fault}), left out; more will only be counted: {}", printable(line))
+                }
+            };
+            if shared.notices.fetch_add(1, Relaxed) < NOTICES_MAX {
+                let _ = events.send(Event::Notice(words));
+            } else {
+                shared.notices.fetch_sub(1, Relaxed);
+                tally.notices_skipped += 1;
+            }
+        });
+        if !line.is_empty() {
+            self.spool_line(line);
+        }
+    }
+
+    fn spool_line(&mut self, line: &[u8]) {
+        match self.spool.push(line) {
+            Ok(()) => {
+                self.tally.spooled += 1;
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining -= 1;
+                    if *remaining == 0 {
+                        self.report(Event::CountReached);
+                    }
+                }
+            }
+            Err(Rejected::Closed) => self.tally.after_failure += 1,
+            Err(Rejected::Full) => {
+                self.tally.overflowed += 1;
+                if self.tally.overflowed == 1 {
+                    self.report(Event::Warning(
+                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already; \
+                         a faster reader or a file keeps them all"
+                            .to_owned(),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Hands on the replies that somebody waits for. `true` if one of them is that to `START`.
+    fn take_replies(&mut self, datagram: &[u8]) -> bool {
+        let mut answers_start = false;
+        let stopping = self.shared.stopping.load(Relaxed);
+        if self.start_reply_until.is_none() && !stopping {
+            return answers_start;
+        }
+        if self.start_reply_until.is_some_and(|until| Instant::now() > until) {
+            self.start_reply_until = None;
+        }
+        for reply in replies(datagram) {
+            if self.start_reply_until.take().is_some() {
+                answers_start = true;
+                self.report(Event::StartReply(match reply {
+                    Reply::Ok => Ok(()),
+                    Reply::Refused(words) => Err(printable(words)),
+                }));
+            } else if stopping {
+                self.report(Event::StopReply(match reply {
+                    Reply::Ok => Ok(()),
+                    Reply::Refused(words) => Err(words.to_vec()),
+                }));
+            }
+        }
+        answers_start
+    }
+
+    /// An error of the network's passes; it must be neither fatal nor keep a processor busy.
+    fn take_error(&mut self, error: io::Error) {
+        self.tally.network_errors += 1;
+        if self.shared.stopping.load(Relaxed) {
+            self.report(Event::StopTrouble(error));
+        } else if self.tally.network_errors == 1 {
+            let cause = match error.kind() {
+                io::ErrorKind::ConnectionRefused => "its port is closed, is it starting anew?".to_owned(),
+                _ => error.to_string(),
+            };
+            let words = format!("cannot hear {} for now, still listening: {cause}", self.gateway);
+            self.report(Event::Warning(words));
+        }
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if self.idle_timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
+            self.report(Event::Idle);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+
+    fn report(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The thread that writes the spool to stdout.
+struct Writer<'a> {
+    terminal: Terminal,
+    /// Size of the socket's queue, in bytes.
+    queue: usize,
+    loss_told: bool,
+    events: Sender<Event>,
+    shared: &'a Shared,
+}
+
+impl Writer<'_> {
+    /// Tells how many datagrams were written, and what failed if not all were.
+    fn run(mut self, spool: &Spool) -> (u64, Option<io::Error>) {
+        let mut written = 0;
+        let mut next_look = Instant::now() + LOOK_EVERY;
+        let result = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
+            spool.write_out(&mut File::from(stdout), |datagrams| {
+                written += datagrams;
+                let now = Instant::now();
+                if now >= next_look && !self.shared.ending.load(Relaxed) {
+                    next_look = now + LOOK_EVERY;
+                    self.terminal.look();
+                    self.look_at_drops();
+                }
+            })
+        });
+        let _ = self.events.send(Event::WriterEnded);
+        (written, result.err())
+    }
+
+    fn look_at_drops(&mut self) {
+        if self.shared.count_drops().is_some_and(|dropped| dropped > 0) && !self.loss_told {
+            self.loss_told = true;
+            let size = self.queue >> 10;
+            let cure = if self.queue < RECEIVE_BUFFER {
+                format!("it has {size} KiB; {MORE}, then start again")
+            } else {
+                format!("all its {size} KiB were full: this machine is too busy, or the program was stopped")
+            };
+            let words =
+                format!("datagrams are being lost: they come faster than the socket's queue is emptied; {cure}");
+            let _ = self.events.send(Event::Warning(words));
+        }
+    }
+}
+
+/// The thread that decides.
+struct Session<'a> {
+    options: &'a Options,
+    gateway: SocketAddr,
+    started: Instant,
+    socket: &'a UdpSocket,
+    shared: &'a Shared,
+    inbox: Inbox<Event>,
+    start_answered: bool,
+    writer_ended: bool,
 }
 
 /// Why a session ended.
@@ -232,59 +521,26 @@ enum End {
     Stdout(io::Error),
 }
 
-impl End {
-    /// This end, unless stdout failed on the way to it. A reader that went away is no failure.
-    fn or_failed_write(self, error: io::Error) -> End {
-        if error.kind() == io::ErrorKind::BrokenPipe { self } else { End::Stdout(error) }
-    }
-
-    fn into_result(self, options: &Options, gateway: SocketAddr) -> Result<()> {
-        match self {
-            End::Signal | End::Count | End::ReaderGone => Ok(()),
-            End::Idle(timeout) => Err(anyhow!(
-                "nothing has arrived from {gateway} for {} s (--idle-timeout); has it lost power, or START got lost?",
-                timeout.as_secs_f64()
-            )),
-            End::StartRefused(words) => {
-                let command = Command::Start { channel: options.channel };
-                Err(anyhow!("the gateway refused {command}: {words} ({gateway})"))
-            }
-            End::Stdout(error) if error.kind() == io::ErrorKind::StorageFull => {
-                Err(anyhow!("cannot write to stdout: {error}; make room there, or write to another disk"))
-            }
-            End::Stdout(error) => Err(anyhow!("cannot write to stdout: {error}; check where it is redirected to")),
-        }
-    }
-}
-
-/// The thread that decides.
-struct Session<'a> {
-    options: &'a Options,
-    gateway: SocketAddr,
-    socket: &'a UdpSocket,
-    started: Instant,
-    shared: &'a Shared,
-    inbox: Inbox<Event>,
-    writer_ended: bool,
-}
-
 impl Session<'_> {
-    /// The next event that is no notice, if one comes before `until`. Notices are shown on the way.
+    /// The next event that asks for a decision, if one comes before `until`. What is only to be shown is shown.
     fn next_event(&mut self, until: Option<Instant>) -> Option<Event> {
         loop {
             let event = match until {
                 None => self.inbox.recv().ok()?,
-                Some(until) => match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(event) => event,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
-                },
+                Some(until) => self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?,
             };
             match event {
                 Event::Notice(words) => {
                     self.shared.notices.fetch_sub(1, Relaxed);
                     tell(&words);
                 }
+                Event::Warning(words) => tell(&words),
+                Event::TerminalClosed => tell(
+                    "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). \
+                     The next signal ends it",
+                ),
                 event => {
+                    self.start_answered |= matches!(event, Event::StartReply(_));
                     self.writer_ended |= matches!(event, Event::WriterEnded);
                     return Some(event);
                 }
@@ -303,14 +559,10 @@ impl Session<'_> {
                 Some(Event::Signal) => return End::Signal,
                 Some(Event::CountReached) => return End::Count,
                 Some(Event::Idle) => return End::Idle(self.options.idle_timeout.unwrap_or_default()),
-                Some(Event::StartRefused(words)) => return End::StartRefused(words),
+                Some(Event::StartReply(Err(words))) => return End::StartRefused(words),
                 // The spool is still open, so the writer has failed; how, it tells itself.
                 Some(Event::WriterEnded) => return End::ReaderGone,
-                Some(Event::TerminalClosed) => tell(
-                    "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). \
-                     The next signal ends it",
-                ),
-                Some(Event::Reply(_) | Event::Notice(_)) => {}
+                Some(_) => {}
             }
         }
     }
@@ -319,11 +571,7 @@ impl Session<'_> {
         if self.shared.data_arrived.load(Relaxed) || self.options.verbosity == Verbosity::Quiet {
             return;
         }
-        let lost = if self.shared.start_answered.load(Relaxed) {
-            ""
-        } else {
-            ", START was lost (it was not answered; run again)"
-        };
+        let lost = if self.start_answered { "" } else { ", START was lost (it was not answered; run again)" };
         tell(&format!(
             "nothing has arrived for {} s: the bus is silent, --bitrate {} is wrong{lost}, or its frames have 29-bit \
              identifiers and the filter does not pass them (--filter EXT:0:0)",
@@ -334,18 +582,30 @@ impl Session<'_> {
 
     /// Sends `STOP` until it is confirmed or the attempts are used up, while the stream goes on.
     fn stop_bus(&mut self) -> Result<()> {
+        // Or the answer to START would be taken for that to STOP. Like any, it comes within two timeouts or never.
+        let answer_due = self.started + 2 * self.options.retry.timeout;
+        while !self.start_answered && Instant::now() < answer_due {
+            self.next_event(Some(answer_due));
+        }
         self.shared.stopping.store(true, Relaxed);
         let mut machine = Handshake::stop(Instant::now(), self.options.retry, self.options.channel);
         let mut network = None;
+        let mut patience = Some(Instant::now() + PATIENCE);
         loop {
             match machine.poll(Instant::now()) {
                 Ok(Action::Done) => return Ok(()),
-                Ok(Action::Send { command, .. }) => network = send(self.socket, &command).err().or(network),
+                Ok(Action::Send { command, .. }) => network = send(self.socket, &command).err(),
                 Ok(Action::TakeOver(_)) => {}
-                Ok(Action::Wait(until)) => match self.next_event(Some(until)) {
-                    Some(Event::Reply(None)) => machine.handle_reply(Instant::now(), Reply::Ok),
-                    Some(Event::Reply(Some(words))) => machine.handle_reply(Instant::now(), Reply::Refused(&words)),
-                    _ => {}
+                Ok(Action::Wait(until)) => match self.next_event(Some(patience.map_or(until, |end| until.min(end)))) {
+                    Some(Event::StopReply(Ok(()))) => machine.handle_reply(Instant::now(), Reply::Ok),
+                    Some(Event::StopReply(Err(words))) => machine.handle_reply(Instant::now(), Reply::Refused(&words)),
+                    Some(Event::StopTrouble(error)) => network = Some(error),
+                    Some(_) => {}
+                    None if patience.is_some_and(|end| Instant::now() >= end) => {
+                        patience = None;
+                        tell("waiting for the gateway to confirm STOP; Ctrl-C leaves at once, and the bus runs on");
+                    }
+                    None => {}
                 },
                 Err(failure) => {
                     let (gateway, retry) = (self.gateway, machine.retry());
@@ -356,262 +616,41 @@ impl Session<'_> {
     }
 
     fn wait_for_writer(&mut self) {
-        let mut patience = Some(Instant::now() + READER_PATIENCE);
+        let mut patience = Some(Instant::now() + PATIENCE);
         while !self.writer_ended {
-            match self.next_event(patience) {
-                Some(_) => {}
-                None => {
-                    patience = None;
-                    tell("waiting for the reader of stdout to take the rest; Ctrl-C again leaves at once, without it");
-                }
+            if self.next_event(patience).is_none() {
+                patience = None;
+                tell("waiting for the reader of stdout to take the rest; Ctrl-C leaves at once, without it");
             }
         }
         while self.next_event(Some(Instant::now())).is_some() {}
     }
 }
 
-/// The thread that writes the spool to stdout.
-struct Writer<'a> {
-    terminal: Terminal,
-    drops: Option<DropCounter>,
-    drops_before: Option<u64>,
-    events: Sender<Event>,
-    shared: &'a Shared,
-}
-
-impl Writer<'_> {
-    /// Tells how many datagrams were written, and what failed if not all were.
-    fn run(mut self, spool: &Spool) -> (u64, Option<io::Error>) {
-        let mut written = 0;
-        let mut next_look = Instant::now() + LOOK_EVERY;
-        let result = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
-            spool.write_out(&mut File::from(stdout), |datagrams| {
-                written += datagrams;
-                let now = Instant::now();
-                if now >= next_look {
-                    next_look = now + LOOK_EVERY;
-                    self.terminal.look();
-                    self.look_up_drops();
-                }
-            })
-        });
-        let _ = self.events.send(Event::WriterEnded);
-        (written, result.err())
+impl End {
+    /// This end, unless stdout failed on the way to it. A reader that went away is no failure.
+    fn or_failed_write(self, error: io::Error) -> End {
+        if error.kind() == io::ErrorKind::BrokenPipe { self } else { End::Stdout(error) }
     }
 
-    /// Looks only as long as nothing is lost: what matters then is that the user knows; the report has the number.
-    fn look_up_drops(&mut self) {
-        let Some((counter, before)) = self.drops.zip(self.drops_before) else { return };
-        if counter.read().is_some_and(|now| now > before) {
-            self.drops = None;
-            self.shared.notify(
-                &self.events,
-                format!(
-                    "datagrams are being lost: they come faster than this machine takes them from the socket's queue; \
-                     a larger one helps (sysctl -w net.core.rmem_max={RECEIVE_BUFFER}, then start again)"
-                ),
-            );
-        }
-    }
-}
-
-/// The thread that takes datagrams from the socket.
-struct Receiver<'a> {
-    socket: &'a UdpSocket,
-    spool: &'a Spool,
-    shared: &'a Shared,
-    events: Sender<Event>,
-    formatter: Formatter,
-    idle_timeout: Option<Duration>,
-    /// Until when the first reply is that to `START`.
-    start_reply_until: Option<Instant>,
-    /// How many datagrams are still to be printed.
-    remaining: Option<u64>,
-    failing_since: Option<Instant>,
-    tally: Tally,
-}
-
-/// What the receiver counted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    datagrams: u64,
-    bytes: u64,
-    /// Datagrams that went into the spool.
-    spooled: u64,
-    /// Datagrams lost because the spool was full.
-    overflowed: u64,
-    /// Datagrams that came when stdout had failed.
-    too_late: u64,
-    malformed: u64,
-    notices_skipped: u64,
-    network_errors: u64,
-}
-
-impl Shared {
-    /// Has words shown on stderr; `false` if too many wait already.
-    fn notify(&self, events: &Sender<Event>, words: String) -> bool {
-        if self.notices.fetch_add(1, Relaxed) >= NOTICES_MAX {
-            self.notices.fetch_sub(1, Relaxed);
-            return false;
-        }
-        events.send(Event::Notice(words)).is_ok()
-    }
-}
-
-impl<'a> Receiver<'a> {
-    fn new(
-        options: &Options,
-        socket: &'a UdpSocket,
-        spool: &'a Spool,
-        shared: &'a Shared,
-        events: Sender<Event>,
-        started: Instant,
-    ) -> Receiver<'a> {
-        Receiver {
-            socket,
-            spool,
-            shared,
-            events,
-            formatter: Formatter::new(options.format, &options.target.to_string(), io::stdout().is_terminal()),
-            idle_timeout: options.idle_timeout,
-            start_reply_until: Some(started + options.retry.timeout),
-            remaining: options.count.map(NonZeroU64::get),
-            failing_since: None,
-            tally: Tally::default(),
-        }
-    }
-
-    fn run(mut self) -> Tally {
-        let mut buffer = vec![0; DATAGRAM_MAX];
-        let mut line = Vec::new();
-        // Until when, and up to which datagram, at most.
-        let mut drain: Option<(Instant, u64)> = None;
-        loop {
-            if drain.is_none() && self.shared.ending.load(Relaxed) {
-                let _ = self.socket.set_nonblocking(true);
-                drain = Some((Instant::now() + DRAIN, self.tally.datagrams + QUEUED_MAX));
+    fn into_result(self, options: &Options, gateway: SocketAddr) -> Result<()> {
+        match self {
+            End::Signal | End::Count | End::ReaderGone => Ok(()),
+            End::Idle(timeout) => Err(anyhow!(
+                "nothing has arrived from {gateway} for {} s (--idle-timeout); has it lost power, or was START lost? \
+                 Run again",
+                timeout.as_secs_f64()
+            )),
+            End::StartRefused(words) => {
+                let failure = Failure::Refused(Command::Start { channel: options.channel }, words);
+                Err(ExchangeError { failure, gateway, retry: options.retry, network: None }.into())
             }
-            match self.socket.recv(&mut buffer) {
-                // What woke us, not a datagram.
-                Ok(0) if self.shared.ending.load(Relaxed) => {}
-                Ok(length) => self.take(&buffer[..length], &mut line),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock if drain.is_some() => break,
-                    io::ErrorKind::WouldBlock => self.report(Event::Idle),
-                    _ => self.take_error(&error),
-                },
+            End::Stdout(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(anyhow!("cannot write to stdout: {error}; make room there, or write to another disk"))
             }
-            if drain.is_some_and(|(until, last)| self.tally.datagrams >= last && Instant::now() >= until) {
-                break;
-            }
-        }
-        self.tally
-    }
-
-    fn take(&mut self, datagram: &[u8], line: &mut Vec<u8>) {
-        self.tally.datagrams += 1;
-        self.tally.bytes += datagram.len() as u64;
-        self.failing_since = None;
-        let only_start_reply = self.take_replies(datagram);
-        if !only_start_reply && self.tally.datagrams <= 2 {
-            self.shared.data_arrived.store(true, Relaxed);
-        }
-        line.clear();
-        let (shared, events, tally) = (self.shared, &self.events, &mut self.tally);
-        self.formatter.write(datagram, since_1970, line, |aside| {
-            let words = match aside {
-                // It ends the session, which says so.
-                Aside::Refusal(_) if only_start_reply => return,
-                Aside::Refusal(line) => format!("the gateway refused a command: {}", printable(line)),
-                Aside::Event(line) => format!("the gateway reports: {}", printable(line)),
-                Aside::Malformed(line, fault) => {
-                    tally.malformed += 1;
-                    if tally.malformed > 1 {
-                        return;
-                    }
-                    format!("malformed line ({fault}), left out; more will only be counted: {}", printable(line))
-                }
-            };
-            tally.notices_skipped += u64::from(!shared.notify(events, words));
-        });
-        if !line.is_empty() && self.remaining != Some(0) {
-            self.spool_line(line);
+            End::Stdout(error) => Err(anyhow!("cannot write to stdout: {error}; check where it is redirected to")),
         }
     }
-
-    fn spool_line(&mut self, line: &[u8]) {
-        match self.spool.push(line) {
-            Ok(()) => {
-                self.tally.spooled += 1;
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining -= 1;
-                    if *remaining == 0 {
-                        self.report(Event::CountReached);
-                    }
-                }
-            }
-            Err(Rejected::Closed) => self.tally.too_late += 1,
-            Err(Rejected::Full) => {
-                self.tally.overflowed += 1;
-                if self.tally.overflowed == 1 {
-                    self.shared.notify(
-                        &self.events,
-                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already; \
-                         a faster reader or a file keeps them all"
-                            .to_owned(),
-                    );
-                }
-            }
-        }
-    }
-
-    /// Hands on the replies that somebody waits for. `true` if the datagram is the reply to `START` and nothing else.
-    fn take_replies(&mut self, datagram: &[u8]) -> bool {
-        let mut only_start_reply = false;
-        if self.start_reply_until.is_none() && !self.shared.stopping.load(Relaxed) {
-            return only_start_reply;
-        }
-        if self.start_reply_until.is_some_and(|until| Instant::now() > until) {
-            self.start_reply_until = None;
-        }
-        for reply in replies(datagram) {
-            if self.start_reply_until.take().is_some() {
-                only_start_reply = lines(datagram).count() == 1;
-                match reply {
-                    Reply::Ok => self.shared.start_answered.store(true, Relaxed),
-                    Reply::Refused(words) => self.report(Event::StartRefused(printable(words))),
-                }
-            } else if self.shared.stopping.load(Relaxed) {
-                self.report(Event::Reply(match reply {
-                    Reply::Ok => None,
-                    Reply::Refused(words) => Some(words.to_vec()),
-                }));
-            }
-        }
-        only_start_reply
-    }
-
-    /// An error of the network's passes; it must be neither fatal nor keep a processor busy.
-    fn take_error(&mut self, error: &io::Error) {
-        self.tally.network_errors += 1;
-        if self.tally.network_errors == 1 {
-            self.shared.notify(&self.events, format!("network error, still listening: {error}"));
-        }
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if self.idle_timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
-            self.report(Event::Idle);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-
-    fn report(&self, event: Event) {
-        let _ = self.events.send(event);
-    }
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// What the last line on stderr is made of.
@@ -628,7 +667,7 @@ impl Report {
     /// Datagrams that were received and could not be written.
     fn unwritten(&self, end: &End) -> u64 {
         match end {
-            End::Stdout(_) => self.tally.spooled + self.tally.too_late - self.written,
+            End::Stdout(_) => self.tally.spooled + self.tally.after_failure - self.written,
             _ => 0,
         }
     }
@@ -639,7 +678,7 @@ impl Report {
 
     fn line(&self, options: &Options, end: &End, stopped: Option<&Result<()>>, duration: Duration) -> String {
         let tally = &self.tally;
-        let dropped = self.dropped.map_or("unknown (no /proc/net/udp)".to_owned(), |count| count.to_string());
+        let dropped = self.dropped.map_or("unknown (the system does not say)".to_owned(), |count| count.to_string());
         let mut line = format!(
             "{} ({}) in {:.1} s; lost: {dropped} in the kernel, {} in the spool",
             counted(tally.datagrams, "datagram"),
@@ -658,12 +697,13 @@ impl Report {
                 line += &format!("; {} {fate}", counted(count, what));
             }
         }
-        line += &match (stopped, end) {
-            (Some(Ok(())), _) => "; the bus is stopped".to_owned(),
-            (_, End::StartRefused(_)) => "; the bus was not started".to_owned(),
-            _ => format!("; the bus still runs, halt it with: {}", stop_command(options)),
+        let still = match (stopped, end) {
+            (Some(Ok(())), _) => return line + "; the bus is stopped",
+            (_, End::StartRefused(_)) => return line + "; the bus was not started",
+            (Some(Err(_)), _) | (_, End::Idle(_)) => "may still run",
+            _ => "still runs",
         };
-        line
+        line + &format!("; the bus {still}, halt it with: {}", stop_command(options))
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// What comes so soon after a signal is the same wish: timeout(1) signals its child and then its group, and when a
 /// terminal closes, both the shell and the kernel send SIGHUP.
 const SAME: Duration = Duration::from_millis(100);
+
+/// How long a terminal takes to go, at most.
+const LEAVING: Duration = Duration::from_millis(300);
 
 /// What a signal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +34,9 @@ pub fn handle(mut handler: impl FnMut(Signal) + Send + 'static) -> Result<Termin
     let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
         if last.is_none_or(|last| last.elapsed() >= SAME) {
+            let signal = if watched.is_just_going() { Signal::TerminalClosed } else { Signal::End };
             last = Some(Instant::now());
-            handler(if watched.has_just_gone() { Signal::TerminalClosed } else { Signal::End });
+            handler(signal);
         }
     })?;
     Ok(terminal)
@@ -57,9 +62,18 @@ impl Terminal {
         }
     }
 
-    fn has_just_gone(&self) -> bool {
-        self.look();
-        self.gone.as_ref().and_then(|gone| gone.get()).is_some_and(|gone| gone.elapsed() < SAME)
+    /// A shell may send SIGHUP before it leaves the terminal, so that is given a moment.
+    fn is_just_going(&self) -> bool {
+        const LOOKS: u32 = 30;
+        let Some(gone) = &self.gone else { return false };
+        for _ in 0..LOOKS {
+            self.look();
+            if let Some(gone) = gone.get() {
+                return gone.elapsed() < LEAVING;
+            }
+            thread::sleep(LEAVING / LOOKS);
+        }
+        false
     }
 }
 

@@ -46,25 +46,50 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// The resolver's error, or [`io::ErrorKind::NotFound`] if it knows no address of the wanted family.
-    pub fn resolve(&self, local: &Bind) -> io::Result<SocketAddr> {
+    /// [`ResolveError`], if there is no such address.
+    pub fn resolve(&self, local: &Bind) -> Result<SocketAddr, ResolveError> {
         let canonical = |address: SocketAddr| match address.ip().to_canonical() {
             IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
             IpAddr::V6(_) => address,
         };
-        let mut addresses: Vec<SocketAddr> = self.host_and_port().to_socket_addrs()?.map(canonical).collect();
+        let found = self.host_and_port().to_socket_addrs();
+        let found = found.map_err(|error| ResolveError::Unknown(self.text.clone(), error))?;
+        let mut addresses: Vec<SocketAddr> = found.map(canonical).collect();
         addresses.sort_by_key(SocketAddr::is_ipv6);
         let suits = |address: &SocketAddr| local.ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
-        addresses.into_iter().find(suits).ok_or_else(|| {
-            let family = match local.ip {
-                Some(IpAddr::V4(_)) => "it has no IPv4 address, which the local address given asks for",
-                Some(IpAddr::V6(_)) => "it has no IPv6 address, which the local address given asks for",
-                None => "it has no address",
-            };
-            io::Error::new(io::ErrorKind::NotFound, family)
-        })
+        addresses.into_iter().find(suits).ok_or_else(|| ResolveError::OtherFamily(self.text.clone(), *local))
     }
 }
+
+/// Why a [`Target`] has no address that can be used.
+#[derive(Debug)]
+pub enum ResolveError {
+    /// The resolver does not know this target.
+    Unknown(String, io::Error),
+    /// This target has IPv4 addresses only and the local address is an IPv6 one, or the other way round.
+    OtherFamily(String, Bind),
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResolveError::Unknown(target, error) => write!(
+                f,
+                "cannot resolve {target}: {error}; check the name, or give the gateway's IP address with --target"
+            ),
+            ResolveError::OtherFamily(target, local) => {
+                let family = if local.ip.is_some_and(|ip| ip.is_ipv4()) { "IPv4" } else { "IPv6" };
+                write!(
+                    f,
+                    "{target} has no {family} address, but the local address (--bind or CAN_BIND) is one; \
+                     give both of one kind"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ResolveError {}
 
 /// As the user wrote it.
 impl fmt::Display for Target {
@@ -142,9 +167,6 @@ pub struct Bind {
 }
 
 impl Bind {
-    /// Any free port.
-    pub const ANY_PORT: Bind = Bind { ip: None, port: Some(0) };
-
     /// The port, if one was given.
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -212,7 +234,7 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
+            OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}; are too many files open?"),
             OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
                 "UDP port {port} is taken here, perhaps by another can-listen (see: ss -aunp sport = :{port}); \
@@ -223,8 +245,10 @@ impl fmt::Display for OpenError {
             OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 write!(f, "cannot bind {local}: this machine has no such address; see: ip address")
             }
-            OpenError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
-            OpenError::Connect(gateway, error) => write!(f, "{}", no_way(*gateway, error)),
+            OpenError::Bind(local, error) => {
+                write!(f, "cannot bind {local}: {error}; ports below 1024 are root's, take another with --bind")
+            }
+            OpenError::Connect(gateway, error) => write!(f, "{}", unreachable_words(*gateway, error)),
         }
     }
 }
@@ -232,12 +256,15 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {}
 
 /// Why nothing can be sent to the gateway.
-pub(crate) fn no_way(gateway: SocketAddr, error: &io::Error) -> String {
+pub(crate) fn unreachable_words(gateway: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
             format!("no route to {gateway} ({error}); is the network or VPN up? See: ip route get {}", gateway.ip())
         }
-        _ => format!("cannot reach {gateway}: {error}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot send to {gateway}: {error}; a firewall here forbids it, or it is a broadcast address")
+        }
+        _ => format!("cannot reach {gateway}: {error}; check --target"),
     }
 }
 
@@ -321,25 +348,37 @@ pub fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     Ok(SockRef::from(socket).recv_buffer_size()? / 2)
 }
 
-/// Where the kernel says how many datagrams it dropped because a socket's queue was full: the last column of
-/// `/proc/net/udp` and `/proc/net/udp6`, in the line with the socket's inode (Linux, proc(5)).
-#[derive(Clone, Copy, Debug)]
+/// How many datagrams the kernel dropped because a socket's queue was full: the last column of `/proc/net/udp` and
+/// `/proc/net/udp6`, in the line with the socket's inode (Linux, proc(5)).
+#[derive(Debug)]
 pub struct DropCounter {
     table: &'static str,
     inode: u64,
+    /// The kernel's counter as last seen. It has 32 bits, so it must be looked at before it has come round.
+    seen: u32,
+    total: u64,
 }
 
 impl DropCounter {
-    /// The counter of this socket; `None` where there is no `/proc` to tell.
+    /// Counts what the kernel drops for this socket from now on; `None` where there is no `/proc` to tell.
     pub fn of(socket: &UdpSocket) -> Option<DropCounter> {
         let table = if socket.local_addr().ok()?.is_ipv4() { "/proc/net/udp" } else { "/proc/net/udp6" };
         let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
         let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-        Some(DropCounter { table, inode })
+        let mut counter = DropCounter { table, inode, seen: 0, total: 0 };
+        counter.seen = counter.look()?;
+        Some(counter)
     }
 
-    /// Datagrams dropped since the socket was made. Costs the reading of the whole table.
-    pub fn read(&self) -> Option<u64> {
+    /// Datagrams dropped since this was made; `None` if the kernel does not say. Costs the reading of the whole table.
+    pub fn count(&mut self) -> Option<u64> {
+        let now = self.look()?;
+        self.total += u64::from(now.wrapping_sub(self.seen));
+        self.seen = now;
+        Some(self.total)
+    }
+
+    fn look(&self) -> Option<u32> {
         const INODE: usize = 9;
         fs::read_to_string(self.table).ok()?.lines().skip(1).find_map(|line| {
             let mut columns = line.split_ascii_whitespace();

@@ -17,7 +17,7 @@ pub const CAPACITY: usize = 32 << 20;
 pub const REST: Duration = Duration::from_millis(5);
 
 /// A buffer that has held more than this is given back to the system once it is written out.
-const KEPT: usize = 1 << 20;
+const KEEP_AT_MOST: usize = 1 << 20;
 
 /// The queue. One thread pushes, another writes.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Spool {
                 return Err(error);
             }
             after_write(datagrams);
-            if batch.len() > KEPT {
+            if batch.len() > KEEP_AT_MOST {
                 batch = empty_buffer();
             } else {
                 batch.clear();

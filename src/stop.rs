@@ -10,7 +10,7 @@ use crate::Verbosity;
 use crate::exchange::drive;
 use crate::handshake::{Handshake, Retry};
 use crate::protocol::Command;
-use crate::socket::{Bind, OpenError, Target, no_way, open, open_for_sending};
+use crate::socket::{Bind, OpenError, Target, open, open_for_sending, unreachable_words};
 
 /// What `can-stop` is told.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Options {
 /// What happened, to whom, and what to try: the name does not resolve, no way to the gateway, a port that was asked for
 /// is taken; if a confirmation was asked for, also that none came or that the gateway refused.
 pub fn run(options: &Options) -> Result<()> {
-    let gateway = resolve(&options.target, &options.bind)?;
+    let gateway = options.target.resolve(&options.bind)?;
     let command = Command::Stop { channel: options.channel };
     let tell = |words: &str| {
         if options.verbosity > Verbosity::Quiet {
@@ -44,7 +44,9 @@ pub fn run(options: &Options) -> Result<()> {
     match options.confirm {
         None => {
             let socket = with_own_or_any_port(options, gateway, &tell, open_for_sending)?;
-            socket.send_to(&command.datagram(), gateway).map_err(|error| anyhow!(no_way(gateway, &error)))?;
+            socket
+                .send_to(&command.datagram(), gateway)
+                .map_err(|error| anyhow!(unreachable_words(gateway, &error)))?;
             tell(&format!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
         }
         Some(retry) => {
@@ -56,16 +58,6 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Finds the gateway's address.
-pub(crate) fn resolve(target: &Target, bind: &Bind) -> Result<SocketAddr> {
-    target.resolve(bind).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => anyhow!("cannot reach {target} from the local address given with --bind: {error}"),
-        _ => {
-            anyhow!("cannot resolve {target}: {error}; check the name, or give the gateway's IP address with --target")
-        }
-    })
 }
 
 /// Halting the bus matters more than the port: unless the user insists on one, any will do when ours is taken.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use can_udp::protocol::Command;
 use nix::sys::signal::Signal;
-use programs::{Finished, PATIENCE, Running, can_listen, can_listen_plain, free_port, start};
+use programs::{Finished, PATIENCE, Running, can_listen, can_listen_plain, closed_port, free_port, start};
 use simulator::{Gateway, Reaction};
 
 const INIT: &str = "CAN 1 INIT STD 250\n";
@@ -263,4 +263,19 @@ impl Drop for Flood {
             assert!(thread::panicking(), "the flood has failed");
         }
     }
+}
+
+#[test]
+fn a_port_that_was_closed_only_at_first_is_not_named_as_the_cause() {
+    let closed = closed_port();
+    let address = closed.local_addr().expect("it is bound");
+    let arguments = ["-v", "--timeout", "0.3", "--attempts", "3", "--target", &address.to_string()];
+    let listener = start(&mut can_listen(arguments));
+    listener.wait_for_stderr("(attempt 1)");
+    drop(closed);
+    let silent = Gateway::builder().bind(address).silent(true).start();
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("is the gateway on, and reachable"), "{ended:?}");
+    assert_eq!(silent.commands().last().map(String::as_str), Some("CAN 1 INIT STD 250\n"));
 }

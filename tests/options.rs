@@ -391,7 +391,7 @@ fn verbose_shows_each_step_of_the_handshake_with_its_time() {
             "sent CAN 1 START (attempt 1)",
         ]
     );
-    assert!(steps[0].contains("bound 127.0.0.1:") && steps[0].contains(&gateway.target()), "{stderr}");
+    assert!(steps[0].contains("from 127.0.0.1:") && steps[0].contains(&gateway.target()), "{stderr}");
     assert!(stderr.contains("receive buffer"), "{stderr}");
 }
 
@@ -401,13 +401,17 @@ fn silence_after_start_is_explained_once_and_only_where_there_is_silence() {
         "CAN 1 START\n" => Reaction::LoseRequest,
         _ => Reaction::Answer,
     };
+    let answer_start_twice = |command: &str, _| match command {
+        "CAN 1 START\n" => Reaction::Repeat(2),
+        _ => Reaction::Answer,
+    };
     // One that hears a frame, one that shall be quiet, one whose START is lost, and one on a silent bus: the last
     // was started last, so when it speaks the time of the others is up too.
     let sessions = [
         (Gateway::start(), vec![]),
         (Gateway::start(), vec!["--quiet"]),
         (Gateway::builder().script(lose_start).start(), vec!["--bitrate", "500"]),
-        (Gateway::start(), vec![]),
+        (Gateway::builder().script(answer_start_twice).start(), vec![]),
     ];
     let [heard, quiet, unanswered, silent] = sessions.map(|(gateway, options)| {
         let listener = start(can_listen(["--target", &gateway.target()]).args(options));

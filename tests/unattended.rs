@@ -102,6 +102,18 @@ fn stop_on_exit_sends_stop_again_and_writes_what_still_arrives_until_it_is_answe
 }
 
 #[test]
+fn the_answer_to_stop_is_not_taken_for_the_one_to_start_that_got_lost() {
+    let gateway = Gateway::builder()
+        .frames_per_second(1000.0)
+        .script(|command, _| if command.ends_with("START\n") { Reaction::LoseReply } else { Reaction::Answer })
+        .start();
+    let arguments = ["--target", &gateway.target(), "--stop-on-exit", "--timeout", "0.2", "--attempts", "1", "-n", "3"];
+    let ended = run(&mut can_listen(arguments));
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
+}
+
+#[test]
 fn a_stop_that_nobody_confirms_is_reported_and_fails() {
     let gateway = Gateway::builder()
         .frames_per_second(1000.0)

@@ -10,7 +10,7 @@ use can_udp::handshake::Retry;
 use can_udp::listen::{self, Options};
 use can_udp::protocol::{BitRate, Filter};
 use can_udp::socket::{Bind, Target};
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::Parser;
 
 /// Start the CAN bus behind a UDP gateway and print what it streams.
 ///
@@ -36,15 +36,15 @@ struct Arguments {
     #[arg(long, value_name = "STD|EXT:ID:MASK")]
     filter: Vec<Filter>,
     /// What datagrams become on stdout
-    #[arg(short, long, value_enum, default_value_t = FormatName::Raw)]
-    format: FormatName,
+    #[arg(short, long, value_enum, default_value_t)]
+    format: Format,
     /// Exit after printing N datagrams
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     count: Option<u64>,
-    /// How long to wait for each reply in the handshake (0.001 to 86400)
+    /// How long to wait for each reply of the gateway (0.001 to 86400)
     #[arg(long, default_value = "1", value_parser = can_udp::seconds, value_name = "SECONDS")]
     timeout: Duration,
-    /// How often to send each command of the handshake until it is answered (1 to 100)
+    /// How often to send each command until it is answered (1 to 100)
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     attempts: u32,
     /// Fail when nothing has arrived for this long (0.001 to 86400) [default: never]
@@ -54,21 +54,11 @@ struct Arguments {
     #[arg(long)]
     stop_on_exit: bool,
     /// Show each step of the handshake on stderr
-    #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "quiet")]
+    #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// Show only errors and losses on stderr
+    /// Show only errors, losses and what the gateway reports on stderr
     #[arg(short, long)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FormatName {
-    /// The datagrams as they came
-    Raw,
-    /// The log format of `candump -L`, one line for each frame
-    Candump,
-    /// InfluxDB line protocol, one point for each frame
-    Influx,
 }
 
 fn main() -> ExitCode {
@@ -86,11 +76,7 @@ fn main() -> ExitCode {
             bit_rate: arguments.bitrate,
             filters,
             retry: Retry { timeout: arguments.timeout, attempts: arguments.attempts },
-            format: match arguments.format {
-                FormatName::Raw => Format::Raw,
-                FormatName::Candump => Format::Candump,
-                FormatName::Influx => Format::Influx,
-            },
+            format: arguments.format,
             count: arguments.count.and_then(NonZeroU64::new),
             idle_timeout: arguments.idle_timeout,
             stop_on_exit: arguments.stop_on_exit,

@@ -240,9 +240,9 @@ fn memory(plan: &Plan) {
 
     // When the spool fills for the first time, the writer is blocked with little in its hands. Let go for a moment, it
     // takes all that waits, and the spool can fill again: that is as much as there can ever be.
-    listener.stream(&FLAT_OUT, Duration::from_secs(2));
+    listener.stream(&FLAT_OUT, Duration::from_secs(3));
     pipe.read_exact(&mut vec![0; 1 << 20]).expect("a full spool");
-    listener.stream(&FLAT_OUT, Duration::from_secs(2));
+    listener.stream(&FLAT_OUT, Duration::from_secs(3));
     let full = listener.kib("VmHWM");
 
     let taken = AtomicU64::new(0);
