@@ -75,8 +75,9 @@ impl fmt::Display for ExchangeError {
 
 impl Error for ExchangeError {}
 
-/// Drives `machine` to its end on a socket connected to `gateway` and tells how many frames arrived meanwhile. Leaves the socket
-/// without a read timeout. An error of the network's is as good as a lost datagram, so it fails nothing by itself.
+/// Drives `machine` to its end on a socket connected to `gateway` and tells how many frames arrived meanwhile. Leaves
+/// the socket without a read timeout. An error of the network's is as good as a lost datagram, so it fails nothing by
+/// itself.
 ///
 /// # Errors
 ///

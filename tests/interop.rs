@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use programs::{Finished, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
+use programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
 use simulator::Gateway;
 
 const README: &str = include_str!("../README.md");
@@ -61,31 +61,6 @@ fn need(programs: &[&str]) {
 fn need_python_can() {
     let found = run(tool("python3").args(["-c", "import can"]));
     assert_eq!(found.code(), Some(0), "this test needs python-can: pip install python-can");
-}
-
-/// A folder of the test's own, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = env::temp_dir().join(format!("can-udp-interop-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        fs::write(self.0.join(name), content).expect("a file");
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).expect("a file")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// What bash runs, in a process group of its own as at a terminal. All of it is killed when this is dropped.

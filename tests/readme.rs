@@ -5,13 +5,12 @@ mod simulator;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use programs::{can_listen_plain, can_stop, run, start};
+use programs::{Folder, can_listen_plain, can_stop, run, start};
 use simulator::Gateway;
 
 const README: &str = include_str!("../README.md");
@@ -84,34 +83,10 @@ fn every_option_in_a_command_of_the_readme_exists() {
     assert!(seen >= 10, "only {seen} options seen in commands");
 }
 
-/// A folder of the test's own, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("can-udp-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a folder");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a folder that others may enter");
-        Folder(path)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).expect("a file");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn unit_file(folder: &Folder) -> PathBuf {
     let unit = block("## As a service", "ini");
     assert!(unit.contains("ExecStart=/usr/local/bin/can-listen "), "{unit}");
-    folder.file("can-listen@.service", &unit.replace("/usr/local/bin/can-listen", env!("CARGO_BIN_EXE_can-listen")))
+    folder.write("can-listen@.service", &unit.replace("/usr/local/bin/can-listen", env!("CARGO_BIN_EXE_can-listen")))
 }
 
 #[test]
@@ -137,7 +112,7 @@ fn the_unit_exposes_at_most_2_of_10() {
 #[ignore = "needs logrotate"]
 fn logrotate_has_nothing_against_its_file() {
     let folder = Folder::new("logrotate");
-    let config = folder.file("can-listen", block("## As a service", "text"));
+    let config = folder.write("can-listen", block("## As a service", "text"));
     let state = folder.0.join("state");
     let judged = run(Command::new("logrotate").arg("--debug").arg("--state").arg(state).arg(config));
     assert_eq!(judged.code(), Some(0), "{}", judged.stderr);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench                                       everything, about six minutes
-//! cargo bench --bench listen -- --quick             everything in about 40 seconds, to see that it works
+//! cargo bench --bench listen -- --quick             everything in about 45 seconds, to see that it works
 //! cargo bench --bench listen -- latency flat-out    the cases whose names contain one of the words
 //! cargo bench --bench listen -- --rounds 9 load     more rounds than 5
 //! ```

@@ -1,10 +1,13 @@
 //! Runs the real binaries for tests: what they print is collected as it comes, and every wait has an end.
 #![allow(dead_code)] // each test uses a part of it
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
@@ -384,4 +387,32 @@ pub fn terminal() -> (PtyMaster, String) {
     grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side can be opened");
     let name = ptsname_r(&master).expect("it has a name");
     (master, name)
+}
+
+/// A folder of a test's own, which others may enter too. Removed when this is dropped.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = env::temp_dir().join(format!("can-udp-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a folder that others may enter");
+        Folder(path)
+    }
+
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).expect("a file");
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).expect("a file")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
