@@ -3,6 +3,10 @@
 //! A model of the gateway and of the network stands in for both. At each command that the machine sends, the run
 //! forks, once for each fate that this copy can have; so every combination of fates is run, none is sampled. What is
 //! checked in each is what the documentation of `can_udp::handshake` guarantees, within what it assumes.
+//!
+//! Three commands suffer every fate at a time; a fourth and a fifth (when a running controller is taken over) would make
+//! hundreds of millions of schedules. They need not: it is checked too that nothing is under way when a new command is
+//! sent, so what comes after it does not depend on what came before.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -222,6 +226,9 @@ impl World {
                 }
             }
             _ if !self.answered => return Err(self.violation("has two different commands unanswered")),
+            _ if !self.network.is_empty() => {
+                return Err(self.violation("sends a command while a reply to another may still come"));
+            }
             _ => {
                 self.sent.push((command, 1));
                 self.answered = false;
@@ -306,6 +313,9 @@ impl World {
     }
 
     fn check_start(&self) -> Result<(), String> {
+        if !self.network.is_empty() {
+            return Err(self.violation("sends START while a reply to another command may still come"));
+        }
         let mut needed = vec!["CAN 1 INIT STD 250", "CAN 1 FILTER CLEAR", "CAN 1 FILTER ADD STD 000 000"];
         if self.setting.init == Init::RefusesWhileRunning {
             needed.insert(0, "CAN 1 STOP");
@@ -413,12 +423,12 @@ fn assert_found(flaw: Flaw, violation: &str) {
 
 #[test]
 fn a_machine_that_takes_any_reply_at_once_is_found_out() {
-    assert_found(Flaw::TakesAnyReplyAtOnce, "credits a reply to another command");
+    assert_found(Flaw::TakesAnyReplyAtOnce, "while a reply to another");
 }
 
 #[test]
 fn a_machine_that_does_not_wait_late_replies_out_is_found_out() {
-    assert_found(Flaw::DoesNotWaitLateRepliesOut, "credits a reply to another command");
+    assert_found(Flaw::DoesNotWaitLateRepliesOut, "while a reply to another");
 }
 
 #[test]
