@@ -11,10 +11,10 @@
 //! ```
 //!
 //! [`listen`] is a session from beginning to end. [`socket`] opens the socket, [`exchange`] drives the [`handshake`]
-//! over it. Then one thread receives each datagram, lets [`format`] turn it into bytes and pushes these into the
+//! over it. Then one thread receives each datagram, lets [`mod@format`] turn it into bytes and pushes these into the
 //! [`spool`], never waiting for stdout; another thread writes the spool out. [`stop`] is the other program.
 //!
-//! [`protocol`], [`frame`], [`handshake`] and [`format`] touch no socket, clock or thread, and can be used alone:
+//! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
 //!
 //! ```
 //! use can_udp::frame::{Frame, Id, Kind};

@@ -1,8 +1,8 @@
 //! A session: handshake, then receive → format → spool → stdout; at the end shutdown and report.
 //!
-//! Three threads share the work. The [`Receiver`] does nothing but take datagrams from the socket and put them into the
-//! spool; the [`Writer`] does nothing but write the spool to stdout, and now and then looks up what the kernel dropped.
-//! The third, which called [`run`], is the [`Session`]: it sleeps until one of them, a signal or a timer has news. From
+//! Three threads share the work. The receiver does nothing but take datagrams from the socket and put them into the
+//! spool; the writer does nothing but write the spool to stdout, and now and then looks up what the kernel dropped.
+//! The third, which called [`run`], is the session: it sleeps until one of them, a signal or a timer has news. From
 //! `START` on it alone writes to stderr and decides, so that a stderr that blocks (`2>&1 | less`) holds up nobody else.
 
 use std::fs::File;
