@@ -147,7 +147,7 @@ impl fmt::Display for InvalidTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             InvalidTarget::Shape => {
-                "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a [bracketed] IPv6 address"
+                "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address"
             }
             InvalidTarget::Brackets => "write an IPv6 address in brackets, as in [fd00::1] or [fd00::1]:5000",
             InvalidTarget::Port => "a port is a number from 1 to 65535",

@@ -15,7 +15,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The gateway: HOST or HOST:PORT, a name, an IPv4 or a [bracketed] IPv6 address
+    /// The gateway: HOST or HOST:PORT, a name, an IPv4 or a bracketed IPv6 address
     #[arg(short, long, env = "CAN_TARGET", default_value = "10.8.0.109", value_name = "HOST[:PORT]")]
     target: Target,
     /// The local address; port 5000 unless given, 0 takes any free one [default: port 5000 on every address, or a free
