@@ -333,7 +333,12 @@ fn a_gateway_whose_port_closes_and_comes_back_is_reported_once_and_its_stream_go
     let ticks: Vec<u64> = after_name.skip(11).take(2).map(|ticks| ticks.parse().expect("a number")).collect();
     assert!(ticks.iter().sum::<u64>() < 100, "{ticks:?} hundredths of a second of processor time");
 
-    let gateway = UdpSocket::bind(address).expect("the port is still free");
+    let mut bound = None;
+    wait_until("the port to be free again", || {
+        bound = UdpSocket::bind(address).ok();
+        bound.is_some()
+    });
+    let gateway = bound.expect("it is bound");
     for number in 0..100 {
         gateway.send_to(&frame(number), client).expect("the listener is there");
     }

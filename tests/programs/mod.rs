@@ -253,7 +253,9 @@ pub fn free_port() -> u16 {
 
 /// Keeps a port of 127.0.0.1 closed to everybody until it is dropped: it is taken, by a socket that hears nobody.
 pub fn closed_port() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port())).expect("a free port");
+    // A program that another thread starts at this moment holds what is open here until it is executed.
+    let bound = (0..100).find_map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port())).ok());
+    let socket = bound.expect("a free port");
     socket.connect("127.0.0.1:1").expect("a connected socket hears one peer only");
     socket
 }

@@ -164,7 +164,13 @@ impl GatewayBuilder {
 
     /// Starts the gateway.
     pub fn start(mut self) -> Gateway {
-        let bound = UdpSocket::bind(self.address);
+        let mut bound = UdpSocket::bind(self.address);
+        // A port that was just closed is still held by a program that is being started at this moment.
+        let deadline = Instant::now() + PATIENCE;
+        while bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) && Instant::now() < deadline {
+            thread::sleep(TICK);
+            bound = UdpSocket::bind(self.address);
+        }
         let socket = bound.unwrap_or_else(|error| panic!("the gateway cannot bind {}: {error}", self.address));
         let address = socket.local_addr().expect("a bound socket has an address");
         let line_ending = self.line_ending.clone();
