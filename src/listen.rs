@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver as Inbox, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -88,15 +88,15 @@ const MORE: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
 /// What happened, to whom, at which step, and what to try.
 pub fn run(options: &Options) -> Result<()> {
     let (events, inbox) = mpsc::channel();
-    let streaming = Arc::new(AtomicBool::new(false));
-    let terminal = handle_signals(&streaming, &events)?;
+    let stage = Arc::new(AtomicU8::new(STARTING));
+    let terminal = handle_signals(options, &stage, &events)?;
 
     let gateway = options.target.resolve(&options.bind)?;
     let socket = open(&options.bind, gateway)?;
     // Where that cannot be, can-stop takes a free port.
     let _ = share(&socket);
     let handshake_frames = shake_hands(options, &socket, gateway)?;
-    streaming.store(true, Relaxed);
+    stage.store(STREAMING, Relaxed);
     let started = Instant::now();
     let shared = Shared { drops: Mutex::new(DropCounter::of(&socket)), ..Shared::default() };
     socket.set_read_timeout(options.idle_timeout).context("cannot set the idle timeout")?;
@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<()> {
             tell(&format!("{gateway} is started (channel {}); waiting for data, Ctrl-C ends it", options.channel));
         }
         let end = session.wait_for_end();
-        streaming.store(false, Relaxed);
+        stage.store(ENDING, Relaxed);
         let to_stop = options.stop_on_exit && !matches!(end, End::StartRefused(_));
         let stopped = to_stop.then(|| session.stop_bus());
         shared.ending.store(true, Relaxed);
@@ -155,18 +155,40 @@ fn tell(words: &str) {
     crate::say("can-listen", words);
 }
 
-/// The first signal while `streaming` asks for the end of the session; any other leaves the process at once.
-fn handle_signals(streaming: &Arc<AtomicBool>, events: &Sender<Event>) -> Result<Terminal> {
-    let (streaming, events) = (Arc::clone(streaming), events.clone());
+/// How far the session is: a signal means something else at each stage.
+const STARTING: u8 = 0;
+const STREAMING: u8 = 1;
+const ENDING: u8 = 2;
+
+/// The first signal while the stream runs asks for the end of the session; any other leaves the process at once.
+fn handle_signals(options: &Options, stage: &Arc<AtomicU8>, events: &Sender<Event>) -> Result<Terminal> {
+    let (stage, events) = (Arc::clone(stage), events.clone());
+    let words_while_ending = format!(
+        "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: {}",
+        stop_command(options)
+    );
+    let words_while_starting = "left at once, before the bus was started".to_owned();
     signal::handle(move |signal| {
         let event = match signal {
             Signal::TerminalClosed => Event::TerminalClosed,
-            Signal::End if streaming.swap(false, Relaxed) => Event::Signal,
-            Signal::End => process::exit(130),
+            Signal::End if stage.load(Relaxed) == STARTING => leave_at_once(words_while_starting.clone()),
+            Signal::End if stage.swap(ENDING, Relaxed) == STREAMING => Event::Signal,
+            Signal::End => leave_at_once(words_while_ending.clone()),
         };
         let _ = events.send(event);
     })
     .context("cannot handle signals")
+}
+
+/// Says why, unless stderr holds that up.
+fn leave_at_once(words: String) -> ! {
+    let (said, wait) = mpsc::channel();
+    thread::spawn(move || {
+        tell(&words);
+        let _ = said.send(());
+    });
+    let _ = wait.recv_timeout(Duration::from_millis(100));
+    process::exit(130);
 }
 
 /// Tells how many frames arrived meanwhile.
@@ -516,7 +538,8 @@ enum End {
     Signal,
     Count,
     ReaderGone,
-    Idle(Duration),
+    /// Nothing has arrived for this long; it may be for these reasons.
+    Idle(Duration, String),
     StartRefused(String),
     Stdout(io::Error),
 }
@@ -558,7 +581,9 @@ impl Session<'_> {
                 }
                 Some(Event::Signal) => return End::Signal,
                 Some(Event::CountReached) => return End::Count,
-                Some(Event::Idle) => return End::Idle(self.options.idle_timeout.unwrap_or_default()),
+                Some(Event::Idle) => {
+                    return End::Idle(self.options.idle_timeout.unwrap_or_default(), self.reasons_for_silence());
+                }
                 Some(Event::StartReply(Err(words))) => return End::StartRefused(words),
                 // The spool is still open, so the writer has failed; how, it tells itself.
                 Some(Event::WriterEnded) => return End::ReaderGone,
@@ -568,16 +593,21 @@ impl Session<'_> {
     }
 
     fn tell_silence(&self) {
-        if self.shared.data_arrived.load(Relaxed) || self.options.verbosity == Verbosity::Quiet {
-            return;
+        if !self.shared.data_arrived.load(Relaxed) && self.options.verbosity > Verbosity::Quiet {
+            tell(&format!("nothing has arrived for {} s: {}", SILENCE.as_secs(), self.reasons_for_silence()));
+        }
+    }
+
+    fn reasons_for_silence(&self) -> String {
+        if self.shared.data_arrived.load(Relaxed) {
+            return "has the gateway lost power, or did somebody halt the bus or take the stream over?".to_owned();
         }
         let lost = if self.start_answered { "" } else { ", START was lost (it was not answered; run again)" };
-        tell(&format!(
-            "nothing has arrived for {} s: the bus is silent, --bitrate {} is wrong{lost}, or its frames have 29-bit \
-             identifiers and the filter does not pass them (--filter EXT:0:0)",
-            SILENCE.as_secs(),
+        format!(
+            "the bus is silent, --bitrate {} is wrong{lost}, or its frames have 29-bit identifiers and the filter does \
+             not pass them (--filter EXT:0:0)",
             self.options.bit_rate
-        ));
+        )
     }
 
     /// Sends `STOP` until it is confirmed or the attempts are used up, while the stream goes on.
@@ -636,9 +666,8 @@ impl End {
     fn into_result(self, options: &Options, gateway: SocketAddr) -> Result<()> {
         match self {
             End::Signal | End::Count | End::ReaderGone => Ok(()),
-            End::Idle(timeout) => Err(anyhow!(
-                "nothing has arrived from {gateway} for {} s (--idle-timeout); has it lost power, or was START lost? \
-                 Run again",
+            End::Idle(timeout, reasons) => Err(anyhow!(
+                "nothing has arrived from {gateway} for {} s (--idle-timeout): {reasons}",
                 timeout.as_secs_f64()
             )),
             End::StartRefused(words) => {
@@ -700,7 +729,7 @@ impl Report {
         let still = match (stopped, end) {
             (Some(Ok(())), _) => return line + "; the bus is stopped",
             (_, End::StartRefused(_)) => return line + "; the bus was not started",
-            (Some(Err(_)), _) | (_, End::Idle(_)) => "may still run",
+            (Some(Err(_)), _) | (_, End::Idle(..)) => "may still run",
             _ => "still runs",
         };
         line + &format!("; the bus {still}, halt it with: {}", stop_command(options))

@@ -120,7 +120,10 @@ fn a_second_signal_leaves_at_once_with_130_while_nobody_reads_stdout() {
     listener.signal(Signal::SIGINT);
     listener.wait_for_stderr("waiting for the reader of stdout to take the rest; Ctrl-C leaves at once");
     listener.signal(Signal::SIGINT);
-    assert_eq!(listener.wait().code(), Some(130));
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(130));
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("can-listen: left at once") && last.contains("halt it with: can-stop --target"), "{last}");
 }
 
 #[test]

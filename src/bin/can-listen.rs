@@ -17,7 +17,7 @@ use clap::Parser;
 /// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, words go to stderr. Ctrl-C ends it;
 /// the bus runs on until can-stop halts it.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "can-listen", version)]
 struct Arguments {
     /// The gateway: HOST or HOST:PORT, a name, an IPv4 or a bracketed IPv6 address
     #[arg(short, long, env = "CAN_TARGET", default_value = "10.8.0.109", value_name = "HOST[:PORT]")]

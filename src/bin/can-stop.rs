@@ -13,7 +13,7 @@ use clap::Parser;
 ///
 /// Sends one command and, unless told to, waits for no answer. Works beside a running can-listen.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "can-stop", version)]
 struct Arguments {
     /// The gateway: HOST or HOST:PORT, a name, an IPv4 or a bracketed IPv6 address
     #[arg(short, long, env = "CAN_TARGET", default_value = "10.8.0.109", value_name = "HOST[:PORT]")]

@@ -14,7 +14,11 @@ use simulator::Gateway;
 
 fn main() -> ExitCode {
     let gateway = Gateway::builder().frames_per_second(20.0).start();
-    eprintln!("demo: this is what you see of a gateway that streams 20 frames a second");
+    eprintln!(
+        "demo: can-listen on a simulated gateway that streams 20 frames a second; in another terminal, try: \
+         can-stop --target {}",
+        gateway.target()
+    );
     let bind = "127.0.0.1:0".parse().expect("an address with any free port");
     let options = Options {
         target: gateway.target().parse().expect("the simulator's address"),
