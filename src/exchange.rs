@@ -75,8 +75,8 @@ impl fmt::Display for ExchangeError {
 
 impl Error for ExchangeError {}
 
-/// Drives `machine` to its end on a socket connected to `gateway` and tells how many frames arrived meanwhile. Leaves
-/// the socket without a read timeout. An error of the network's is as good as a lost datagram, so it fails nothing by
+/// Drives `machine` to its end on a socket connected to `gateway` and tells how many frames arrived meanwhile. In the
+/// end the socket is without a read timeout. An error of the network's is as good as a lost datagram, so it fails nothing by
 /// itself.
 ///
 /// # Errors
@@ -91,10 +91,10 @@ pub fn drive(
     let mut buffer = vec![0; DATAGRAM_MAX];
     let mut frames = 0;
     let mut network = None;
-    loop {
+    let result = loop {
         match machine.poll(Instant::now()) {
-            Err(failure) => return Err(ExchangeError { failure, gateway, retry: machine.retry(), network }),
-            Ok(Action::Done) => break,
+            Err(failure) => break Err(ExchangeError { failure, gateway, retry: machine.retry(), network }),
+            Ok(Action::Done) => break Ok(frames),
             Ok(Action::TakeOver(words)) => watch(Step::TakingOver(&words)),
             Ok(Action::Send { command, copy }) => {
                 // Only what befell the last copy tells why it was not answered.
@@ -125,9 +125,9 @@ pub fn drive(
                 }
             }
         }
-    }
+    };
     let _ = socket.set_read_timeout(None);
-    Ok(frames)
+    result
 }
 
 /// Sends a command on a connected socket. An earlier datagram's error (a closed port) is handed to the next call,

@@ -17,12 +17,11 @@
 //! 1. the gateway carries out and answers each copy of a command at most once, in the order in which they arrive;
 //! 2. a command's reply arrives within 2 × `timeout` of the sending of that copy, or never;
 //! 3. copies of a reply that the network makes arrive within [`SETTLE`] (20 ms) of the first of them;
-//! 4. what is under way from before (the late answer to a `can-stop`) arrives within [`SETTLE`] of the machine's
-//!    birth, or within [`SETTLE`] before `INIT`'s own reply.
+//! 4. what is under way from before (the late answer to a `can-stop`) arrives within [`SETTLE`] of the machine's birth.
 //!
 //! What is no reply may come at any time and in any number. Then
 //!
-//! * no reply is credited to a command other than its own, save that of assumption 4, which `INIT`'s own overtakes;
+//! * no reply is credited to a command other than its own;
 //! * `START` is sent only when the gateway has carried out `INIT`, then `FILTER CLEAR`, then every `FILTER ADD`;
 //! * no command is sent while a reply to another may still come, and none more than `attempts` times (`INIT` after a
 //!   `STOP` counts anew);
@@ -50,6 +49,14 @@ pub struct Retry {
     pub timeout: Duration,
     /// How many copies of a command are sent at most; 0 counts as 1.
     pub attempts: u32,
+}
+
+impl Retry {
+    /// So that no deadline lies beyond what a clock can show.
+    pub(crate) fn clamped(self) -> Retry {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Retry { timeout: self.timeout.min(DAY), ..self }
+    }
 }
 
 impl Default for Retry {
@@ -150,10 +157,8 @@ impl Handshake {
         Handshake::new(now, retry, VecDeque::from([Command::Stop { channel }]))
     }
 
-    fn new(now: Instant, mut retry: Retry, plan: VecDeque<Command>) -> Handshake {
-        const DAY: Duration = Duration::from_secs(86_400);
-        retry.timeout = retry.timeout.min(DAY);
-        Handshake { retry, plan, state: State::Quiet { until: now + SETTLE }, took_over: false }
+    fn new(now: Instant, retry: Retry, plan: VecDeque<Command>) -> Handshake {
+        Handshake { retry: retry.clamped(), plan, state: State::Quiet { until: now + SETTLE }, took_over: false }
     }
 
     /// How patient it is.
@@ -210,7 +215,7 @@ impl Handshake {
         if matches!(self.state, State::Quiet { .. } | State::Failed(_)) {
             return;
         }
-        let command = self.plan[0];
+        let Some(&command) = self.plan.front() else { return };
         let refusal = match reply {
             Reply::Ok => None,
             Reply::Refused(words) if self.tolerates_refusal_of(command) => Some(printable(words)),
@@ -268,5 +273,36 @@ impl Handshake {
     fn fail(&mut self, failure: Failure) -> Failure {
         self.state = State::Failed(failure.clone());
         failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_after_the_end_changes_nothing() {
+        let begun = Instant::now();
+        let mut now = begun;
+        let mut machine = Handshake::stop(now, Retry::default(), 1);
+        loop {
+            match machine.poll(now) {
+                Ok(Action::Wait(until)) => now = until,
+                Ok(Action::Send { .. }) => machine.handle_reply(now, Reply::Ok),
+                Ok(Action::Done) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        machine.handle_reply(now, Reply::Refused(b"R ERR 1 late"));
+        assert_eq!(machine.poll(now), Ok(Action::Done));
+    }
+
+    #[test]
+    fn a_timeout_without_end_counts_as_a_day() {
+        let now = Instant::now();
+        let mut machine = Handshake::stop(now, Retry { timeout: Duration::MAX, attempts: 1 }, 1);
+        let sent = now + SETTLE;
+        assert!(matches!(machine.poll(sent), Ok(Action::Send { .. })));
+        assert_eq!(machine.poll(sent), Ok(Action::Wait(sent + Duration::from_secs(86_400))));
     }
 }

@@ -12,12 +12,13 @@
 //!
 //! [`listen`] is a session from beginning to end. [`socket`] opens the socket, [`exchange`] drives the [`handshake`]
 //! over it. Then one thread receives each datagram, lets [`mod@format`] turn it into bytes and pushes these into the
-//! [`spool`], never waiting for stdout; another thread writes the spool out. [`stop`] is the other program.
+//! [`spool`], never waiting for stdout; another thread writes the spool out. [`stop`] is the other program. What a
+//! signal means, under `nohup` too, is told apart in a private module, `signal`.
 //!
 //! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
 //!
 //! ```
-//! use can_udp::frame::{Frame, Id, Kind};
+//! use can_udp::frame::{Frame, Id};
 //! use can_udp::protocol::{Line, lines};
 //!
 //! let datagram = b"M 1 CSD 100 55 AA\r\nM 1 FED 18FE0201 01 02\r\nE 1 BUSOFF\r\n";
@@ -51,7 +52,7 @@ use std::time::Duration;
 /// How much a program says on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
-    /// Errors, losses, and what the gateway reports.
+    /// Errors, warnings, and what the gateway reports.
     Quiet,
     /// Also what began, and how it ended.
     #[default]

@@ -1,9 +1,9 @@
 //! A session: handshake, then receive → format → spool → stdout; at the end shutdown and report.
 //!
-//! Three threads share the work. The receiver does nothing but take datagrams from the socket and put them into the
+//! Three threads share the work. The receiver takes datagrams from the socket, formats them and puts them into the
 //! spool; the writer does nothing but write the spool to stdout, and now and then looks up what the kernel dropped.
-//! The third, which called [`run`], is the session: it sleeps until one of them, a signal or a timer has news. From
-//! `START` on it alone writes to stderr and decides, so that a stderr that blocks (`2>&1 | less`) holds up nobody else.
+//! The third, which called [`run`], is the session: it sleeps until one of them, a signal or a timer has news. Neither
+//! of the others writes to stderr, so that one that blocks (`2>&1 | less`) does not hold them up.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -167,7 +167,8 @@ fn handle_signals(options: &Options, stage: &Arc<AtomicU8>, events: &Sender<Even
         "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: {}",
         stop_command(options)
     );
-    let words_while_starting = "left at once, before the bus was started".to_owned();
+    let words_while_starting =
+        format!("left at once, during the handshake: the bus may run or not, halt it with: {}", stop_command(options));
     signal::handle(move |signal| {
         let event = match signal {
             Signal::TerminalClosed => Event::TerminalClosed,
@@ -315,7 +316,7 @@ impl<'a> Receiver<'a> {
             events,
             formatter: Formatter::new(options.format, &options.target.to_string(), io::stdout().is_terminal()),
             idle_timeout: options.idle_timeout,
-            start_reply_until: Some(started + options.retry.timeout),
+            start_reply_until: Some(started + options.retry.clamped().timeout),
             data_arrived: false,
             remaining: options.count.map(NonZeroU64::get),
             failing_since: None,
@@ -594,7 +595,8 @@ impl Session<'_> {
 
     fn tell_silence(&self) {
         if !self.shared.data_arrived.load(Relaxed) && self.options.verbosity > Verbosity::Quiet {
-            tell(&format!("nothing has arrived for {} s: {}", SILENCE.as_secs(), self.reasons_for_silence()));
+            let but = if self.start_answered { " but the answer to START" } else { "" };
+            tell(&format!("nothing has arrived for {} s{but}: {}", SILENCE.as_secs(), self.reasons_for_silence()));
         }
     }
 
@@ -613,15 +615,17 @@ impl Session<'_> {
     /// Sends `STOP` until it is confirmed or the attempts are used up, while the stream goes on.
     fn stop_bus(&mut self) -> Result<()> {
         // Or the answer to START would be taken for that to STOP. Like any, it comes within two timeouts or never.
-        let answer_due = self.started + 2 * self.options.retry.timeout;
+        let answer_due = self.started + 2 * self.options.retry.clamped().timeout;
+        let mut patience = Some(Instant::now() + PATIENCE);
         while !self.start_answered && Instant::now() < answer_due {
-            self.next_event(Some(answer_due));
+            self.next_event(Some(patience.map_or(answer_due, |end| answer_due.min(end))));
+            self.tell_if_patience_is_over(&mut patience);
         }
         self.shared.stopping.store(true, Relaxed);
         let mut machine = Handshake::stop(Instant::now(), self.options.retry, self.options.channel);
         let mut network = None;
-        let mut patience = Some(Instant::now() + PATIENCE);
         loop {
+            self.tell_if_patience_is_over(&mut patience);
             match machine.poll(Instant::now()) {
                 Ok(Action::Done) => return Ok(()),
                 Ok(Action::Send { command, .. }) => network = send(self.socket, &command).err(),
@@ -630,18 +634,20 @@ impl Session<'_> {
                     Some(Event::StopReply(Ok(()))) => machine.handle_reply(Instant::now(), Reply::Ok),
                     Some(Event::StopReply(Err(words))) => machine.handle_reply(Instant::now(), Reply::Refused(&words)),
                     Some(Event::StopTrouble(error)) => network = Some(error),
-                    Some(_) => {}
-                    None if patience.is_some_and(|end| Instant::now() >= end) => {
-                        patience = None;
-                        tell("waiting for the gateway to confirm STOP; Ctrl-C leaves at once, and the bus runs on");
-                    }
-                    None => {}
+                    _ => {}
                 },
                 Err(failure) => {
                     let (gateway, retry) = (self.gateway, machine.retry());
                     return Err(ExchangeError { failure, gateway, retry, network }.into());
                 }
             }
+        }
+    }
+
+    fn tell_if_patience_is_over(&self, patience: &mut Option<Instant>) {
+        if patience.is_some_and(|end| Instant::now() >= end) {
+            *patience = None;
+            tell("waiting for the gateway to confirm STOP; Ctrl-C leaves at once, and the bus may run on");
         }
     }
 

@@ -187,3 +187,12 @@ fn commands_until_now(gateway: &Gateway) -> Vec<String> {
     commands.pop();
     commands
 }
+
+#[test]
+fn patience_without_confirm_is_bad_usage() {
+    for option in ["--timeout", "--attempts"] {
+        let finished = run(&mut can_stop(["--target", "127.0.0.1:1", option, "2"]));
+        assert_eq!(finished.code(), Some(2), "{option}: {}", finished.stderr);
+        assert!(finished.stderr.contains("--confirm"), "{option}: {}", finished.stderr);
+    }
+}

@@ -1,4 +1,5 @@
-//! Both programs use local port 5000 unless told otherwise. The only file that uses that port.
+//! Both programs use local port 5000 unless told otherwise. The only file that uses that port
+//! outside of namespaces of its own.
 
 mod programs;
 mod simulator;

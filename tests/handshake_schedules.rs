@@ -158,7 +158,7 @@ struct World {
     noise: usize,
 }
 
-/// Frames, events and rubbish, around a reply or alone.
+/// Frames, events and rubbish around a reply, in the same datagram: what is before it and what is after it.
 const NOISE: [(&str, &str); 4] =
     [("", "\n"), ("M 1 CSD 100 55 AA\r\n", "\r\nE 1 BUSOFF\r\n"), ("R okay\nok\n\n", "\rR\r"), ("\u{1}R  \\n", "\\n")];
 
@@ -364,10 +364,8 @@ impl World {
     }
 }
 
-const STALE: [Stale; 5] = [
+const STALE: [Stale; 3] = [
     Stale::Nothing,
-    Stale::Reply("R ok", Duration::ZERO),
-    Stale::Reply("R ERR 9 stale", Duration::ZERO),
     Stale::Reply("R ok", Duration::from_millis(19)),
     Stale::Reply("R ERR 9 stale", Duration::from_millis(19)),
 ];
@@ -392,9 +390,8 @@ fn no_schedule_of_a_bad_network_breaks_the_handshake() {
 /// What is on the line from before meets `INIT` and what follows it.
 #[test]
 fn no_stale_reply_breaks_the_handshake() {
-    let settings = STALE[1..].iter().map(|&stale| accepting(stale, 2));
-    let few = explore_all(None, settings).unwrap_or_else(|violation| panic!("{violation}"));
-    assert!(few > 10_000, "only {few} schedules");
+    let settings = STALE[1..].iter().map(|&stale| accepting(stale, 3));
+    assert_holds("stale replies", settings);
 }
 
 /// `INIT`, `STOP` and the second `INIT`, every fate of every copy.

@@ -5,6 +5,8 @@ mod programs;
 mod simulator;
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -72,9 +74,9 @@ fn stop_on_exit_halts_the_bus_at_the_count_when_the_reader_goes_and_when_idle() 
         let listener = if reader_stays {
             start(&mut command)
         } else {
-            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let (reader, writer) = UnixStream::pair().expect("a pair of sockets");
             drop(reader);
-            start_with(&mut command, Stdio::from(writer))
+            start_with(&mut command, Stdio::from(OwnedFd::from(writer)))
         };
         let ended = listener.wait();
         assert_eq!(ended.code(), Some(code), "{arguments:?}: {ended:?}");
@@ -284,8 +286,9 @@ fn a_restarted_listener_comes_back_after_the_port_was_closed_for_ten_seconds() {
 fn a_full_disk_fails_and_says_why() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let full = File::options().append(true).open("/dev/full").expect("/dev/full");
-    let mut command = can_listen(["--target", &gateway.target()]);
-    let ended = start_with(&mut command, Stdio::from(full)).wait();
+    let target = gateway.target();
+    let environment = [("CAN_TARGET", target.as_str()), ("CAN_BIND", "127.0.0.1:0"), ("CAN_OPTIONS", "--timeout 0.5")];
+    let ended = start_with(&mut exec_start(&environment), Stdio::from(full)).wait();
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     let last = ended.stderr.lines().last().unwrap_or_default();
     assert!(last.starts_with("can-listen: cannot write to stdout: No space left on device"), "{last}");

@@ -15,7 +15,7 @@ use clap::Parser;
 /// Start the CAN bus behind a UDP gateway and print what it streams.
 ///
 /// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, words go to stderr. Ctrl-C ends it;
-/// the bus runs on until can-stop halts it.
+/// the bus runs on until can-stop halts it, unless --stop-on-exit is given.
 #[derive(Parser)]
 #[command(name = "can-listen", version)]
 struct Arguments {
@@ -56,7 +56,7 @@ struct Arguments {
     /// Show each step of the handshake on stderr
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
-    /// Show only errors, losses and what the gateway reports on stderr
+    /// Show only errors, warnings and what the gateway reports on stderr
     #[arg(short, long)]
     quiet: bool,
 }

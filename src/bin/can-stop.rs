@@ -29,10 +29,10 @@ struct Arguments {
     #[arg(long)]
     confirm: bool,
     /// With --confirm: how long to wait for the reply (0.001 to 86400)
-    #[arg(long, default_value = "1", value_parser = can_udp::seconds, value_name = "SECONDS")]
+    #[arg(long, requires = "confirm", default_value = "1", value_parser = can_udp::seconds, value_name = "SECONDS")]
     timeout: Duration,
     /// With --confirm: how often to send the command until it is answered (1 to 100)
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
+    #[arg(long, requires = "confirm", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     attempts: u32,
     /// Show only errors on stderr
     #[arg(short, long)]

@@ -48,16 +48,12 @@ pub enum Reaction {
     LoseReply,
     /// The command is carried out at once and answered that much later; other commands are handled meanwhile.
     Delay(Duration),
-    /// The command is answered at once, and a second copy of the reply follows that much later.
-    Again(Duration),
     /// The reply is sent so many times in a row.
     Repeat(u32),
     /// The command is carried out, and these bytes are sent in place of the reply.
     Garble(Vec<u8>),
     /// These bytes are sent as a datagram of their own before the reply.
     Before(Vec<u8>),
-    /// These bytes are sent as a datagram of their own right after the reply.
-    After(Vec<u8>),
 }
 
 /// A datagram that the gateway received.
@@ -454,19 +450,11 @@ impl Device {
             Reaction::LoseRequest | Reaction::LoseReply => {}
             Reaction::Answer => self.send(from, &reply),
             Reaction::Delay(delay) => state.late_replies.push(late(reply, delay)),
-            Reaction::Again(delay) => {
-                self.send(from, &reply);
-                state.late_replies.push(late(reply, delay));
-            }
             Reaction::Repeat(times) => (0..times).for_each(|_| self.send(from, &reply)),
             Reaction::Garble(other) => self.send(from, &other),
             Reaction::Before(other) => {
                 self.send(from, &other);
                 self.send(from, &reply);
-            }
-            Reaction::After(other) => {
-                self.send(from, &reply);
-                self.send(from, &other);
             }
         }
     }
