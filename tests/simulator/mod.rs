@@ -42,7 +42,7 @@ type Script = Box<dyn FnMut(&str, u32) -> Reaction + Send>;
 pub enum Reaction {
     /// The command is carried out and answered.
     Answer,
-    /// The command gets lost on the way: not carried out, not answered, but recorded with [`Received::lost`].
+    /// The command gets lost on the way: not carried out, not answered, but recorded.
     LoseRequest,
     /// The command is carried out, the reply gets lost.
     LoseReply,
@@ -65,8 +65,6 @@ pub struct Received {
     pub from: SocketAddr,
     /// When it arrived.
     pub at: Instant,
-    /// Whether the gateway ignored it, by [`Reaction::LoseRequest`] or because it is silent.
-    pub lost: bool,
 }
 
 impl Received {
@@ -434,11 +432,10 @@ impl Device {
             true => Reaction::LoseRequest,
             false => (state.options.script)(&command, copy),
         };
-        let lost = reaction == Reaction::LoseRequest;
-        state.received.push(Received { bytes: bytes.to_vec(), from, at, lost });
+        state.received.push(Received { bytes: bytes.to_vec(), from, at });
         state.latest_client = Some(from);
         self.changed.notify_all();
-        if lost {
+        if reaction == Reaction::LoseRequest {
             return;
         }
         let refusals = &state.options.refusals;
