@@ -1,159 +1,319 @@
-//! Where clock, socket and state machine meet: drives a handshake or a stop to its end.
+//! One turn of the loop between the gateway and a program: read, feed the state machine, send. And the waker.
+//!
+//! # Time is what has been read
+//!
+//! A reply that lies in the socket's queue has arrived, however late it is read (a paused virtual machine, a processor
+//! that others use, SIGSTOP). So the machine's clock, and that of all deadlines, shows the time up to which everything
+//! has been read. When a deadline is due, the loop goes on reading without blocking until nothing is left, or until it
+//! has read as many datagrams as the queue can have held when it began (a count, not a time: a reply may stand behind
+//! frames). Only then it is as late as when that began. A read timeout does no more than wake the loop.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, UdpSocket};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::handshake::{Action, Failure, Handshake, Retry};
-use crate::protocol::{Command, Line, lines};
-use crate::socket::{DATAGRAM_MAX, unreachable_words};
+use anyhow::{Error, anyhow};
+use socket2::SockRef;
 
-/// What happens during an exchange, for those who want to watch.
-#[derive(Clone, Copy, Debug)]
-pub enum Step<'a> {
-    /// This copy of a command was sent.
-    Sent(&'a Command, u32),
-    /// This command could not be sent, which is as good as lost.
-    NotSent(&'a Command, &'a io::Error),
-    /// A line arrived that is no frame.
-    Heard(&'a [u8]),
-    /// The controller was running: `INIT` was refused in these words, so it is stopped and initialised again.
-    TakingOver(&'a str),
+use crate::handshake::{Action, Answer, Failure, Machine};
+use crate::protocol::{Command, replies};
+use crate::socket::{DATAGRAM_MAX, RECEIVE_BUFFER, unreachable_words};
+
+/// How many datagrams the kernel can hold at most: each takes up at least half a kilobyte of a buffer that Linux makes
+/// twice as large as asked for.
+const QUEUED_MAX: usize = 2 * RECEIVE_BUFFER / 512;
+
+/// How long the loop sleeps where the kernel would let it spin: after an error, and on a socket that is shut down.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// What the loop needs of a socket and of the time, so that a test can stand in for both.
+pub(crate) trait Endpoint {
+    fn now(&self) -> Instant;
+    fn sleep(&self, duration: Duration);
+    fn send(&self, datagram: &[u8]) -> io::Result<()>;
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()>;
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
+    /// Whether a read that blocks is to be woken, now and from now on.
+    fn is_woken(&self) -> bool;
 }
 
-/// Why an exchange failed: with whom, at which command, after how much patience.
+/// A socket connected to the gateway, and the waker of whoever is blocked reading it.
 #[derive(Debug)]
-pub struct ExchangeError {
-    /// What the machine says.
-    pub failure: Failure,
-    /// Whom it talked to.
-    pub gateway: SocketAddr,
-    /// How often and how long it tried.
-    pub retry: Retry,
-    /// The last error of the socket's, which may be the cause of a missing reply: a closed port, a lost route.
-    pub network: Option<io::Error>,
+pub(crate) struct Connection {
+    pub socket: UdpSocket,
+    reason: OnceLock<Reason>,
 }
 
-impl fmt::Display for ExchangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (failure, gateway) = (&self.failure, self.gateway);
-        if let Failure::Refused(command, _) = failure {
-            let advice = match command {
-                Command::Init { .. } => {
-                    "STOP did not help: is another program using this gateway, or can it not do this --bitrate?"
-                }
-                Command::FilterClear { .. } | Command::FilterAdd { .. } => "check --filter and --channel",
-                Command::Start { .. } | Command::Stop { .. } => "check --channel, or try again",
-            };
-            return write!(f, "{failure} ({gateway}); {advice}");
+/// Why the loop was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Somebody wants the program to end.
+    Signal,
+    /// The writer has failed.
+    WriterFailed,
+}
+
+impl Connection {
+    pub fn new(socket: UdpSocket) -> Connection {
+        Connection { socket, reason: OnceLock::new() }
+    }
+
+    /// Wakes the loop for good; the first reason stays. What the kernel holds, and what still arrives, can be read
+    /// afterwards, and commands can be sent.
+    pub fn wake(&self, reason: Reason) {
+        let _ = self.reason.set(reason);
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
+    }
+
+    /// Why it was woken, if it was.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get().copied()
+    }
+}
+
+impl Endpoint for &Connection {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
+
+    /// An earlier datagram's error (a closed port) is handed to the next call, which then sends nothing; so a failed
+    /// call is made again.
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        self.socket.send(datagram).or_else(|_| self.socket.send(datagram)).map(drop)
+    }
+
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(buffer)
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.socket.set_read_timeout(timeout)
+    }
+
+    fn is_woken(&self) -> bool {
+        self.reason.get().is_some()
+    }
+}
+
+/// What one turn came to.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// This copy of a command was sent; or could not be, which is as good as lost: [`Exchange::network_error`] tells.
+    Sent(Command, u32),
+    /// `INIT` was refused in these words: the controller is stopped and initialised again.
+    TakeOver(String),
+    /// A command is done with, and this was its answer.
+    Settled(Command, Option<Answer>),
+    /// The machine gave up, for this reason.
+    Failed(Failure),
+    /// [`Exchange::datagram`] has arrived.
+    Datagram,
+    /// The time to wake has come.
+    Due,
+    /// The endpoint is woken.
+    Woken,
+    /// An error of the network's, which passes: [`Exchange::network_error`].
+    Trouble,
+}
+
+/// The state of the loop.
+pub(crate) struct Exchange<E> {
+    endpoint: E,
+    pub machine: Machine,
+    buffer: Vec<u8>,
+    length: usize,
+    /// The latest reading of the clock.
+    now: Instant,
+    /// Everything that arrived before has been read.
+    read_up_to: Instant,
+    catching_up: Option<CatchingUp>,
+    read_timeout: Option<Duration>,
+    woken: bool,
+    network_error: Option<io::Error>,
+}
+
+struct CatchingUp {
+    began: Instant,
+    /// How many datagrams may be left of those that were there then.
+    left: usize,
+}
+
+impl<E: Endpoint> Exchange<E> {
+    /// Takes what it needs of memory at once.
+    pub fn new(endpoint: E, machine: Machine, now: Instant) -> Exchange<E> {
+        Exchange {
+            endpoint,
+            machine,
+            buffer: vec![0; DATAGRAM_MAX],
+            length: 0,
+            now,
+            read_up_to: now,
+            catching_up: None,
+            read_timeout: None,
+            woken: false,
+            network_error: None,
         }
-        let attempts = match self.retry.attempts {
+    }
+
+    /// The datagram that has just arrived.
+    pub fn datagram(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+
+    /// What befell the last copy of a command, which may be why it was not answered.
+    pub fn network_error(&self) -> Option<&io::Error> {
+        self.network_error.as_ref()
+    }
+
+    /// When the latest datagram was read, or a little earlier than now.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The time up to which everything has been read.
+    pub fn read_up_to(&self) -> Instant {
+        self.read_up_to
+    }
+
+    /// Goes on until something happens; at the latest until everything has been read that arrived before `wake`.
+    pub fn turn(&mut self, wake: Option<Instant>) -> Turn {
+        loop {
+            let machine_wakes = match self.machine.poll(self.read_up_to) {
+                Ok(Action::Wait(until)) => until,
+                Ok(Action::Send { command, copy }) => return self.send(command, copy),
+                Ok(Action::Settled { command, answer }) => return Turn::Settled(command, answer),
+                Ok(Action::TakeOver(words)) => return Turn::TakeOver(words),
+                Err(failure) => return Turn::Failed(failure),
+            };
+            if wake.is_some_and(|wake| wake <= self.read_up_to) {
+                return Turn::Due;
+            }
+            if self.endpoint.is_woken() && !self.woken {
+                self.woken = true;
+                return Turn::Woken;
+            }
+            self.prepare_to_read(earlier(machine_wakes, wake));
+            let received = self.endpoint.recv(&mut self.buffer);
+            self.now = self.endpoint.now();
+            self.note_progress(&received);
+            match received {
+                // What woke us, not a datagram.
+                Ok(0) if self.catching_up.is_none() && self.endpoint.is_woken() => {}
+                Ok(length) => {
+                    self.length = length;
+                    if self.machine.in_hand().is_some() {
+                        for reply in replies(&self.buffer[..length]) {
+                            self.machine.handle_reply(self.now, reply);
+                        }
+                    }
+                    return Turn::Datagram;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    self.endpoint.sleep(BREATH);
+                    self.network_error = Some(error);
+                    return Turn::Trouble;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, command: Command, copy: u32) -> Turn {
+        self.network_error = self.endpoint.send(&command.datagram()).err();
+        self.now = self.endpoint.now();
+        self.machine.sent(self.now);
+        Turn::Sent(command, copy)
+    }
+
+    /// Sees to it that the next reading ends at `deadline`, or does not block if that has come.
+    fn prepare_to_read(&mut self, deadline: Option<Instant>) {
+        if self.catching_up.is_some() {
+            return;
+        }
+        // Read timeouts are dead once the socket is shut down, so from then on nothing blocks.
+        if self.woken || deadline.is_some_and(|deadline| deadline <= self.now) {
+            let _ = self.endpoint.set_nonblocking(true);
+            self.catching_up = Some(CatchingUp { began: self.now, left: QUEUED_MAX });
+            return;
+        }
+        let wanted = deadline.map(|deadline| deadline - self.now);
+        let is_about_right = match (wanted, self.read_timeout) {
+            // To set it anew for every datagram would be a system call for every datagram.
+            (Some(wanted), Some(set)) => wanted.abs_diff(set) <= wanted / 8,
+            (wanted, set) => wanted == set,
+        };
+        if !is_about_right && self.endpoint.set_read_timeout(wanted).is_ok() {
+            self.read_timeout = wanted;
+        }
+    }
+
+    /// When all is read that was there when a reading began, it is as late as it was then.
+    fn note_progress(&mut self, received: &io::Result<usize>) {
+        let Some(catching_up) = &mut self.catching_up else { return };
+        catching_up.left -= 1;
+        let nothing_left = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        if nothing_left || catching_up.left == 0 {
+            self.read_up_to = catching_up.began;
+            self.catching_up = None;
+            if !self.woken {
+                let _ = self.endpoint.set_nonblocking(false);
+            } else if nothing_left {
+                self.endpoint.sleep(BREATH);
+            }
+        }
+    }
+
+    /// A failure in words: with whom, at which command, after how much patience, and what to try.
+    pub fn explain(&self, failure: &Failure, gateway: SocketAddr) -> Error {
+        let command = match failure {
+            Failure::NoReply(_) => return self.explain_no_reply(failure, gateway),
+            Failure::Refused(command, _) => command,
+        };
+        let advice = match command {
+            Command::Init { .. } => {
+                "STOP did not help: is another program using this gateway, or can it not do this --bitrate?"
+            }
+            Command::FilterClear { .. } | Command::FilterAdd { .. } => "check --filter and --channel",
+            _ => "check --channel, or try again",
+        };
+        anyhow!("{failure} ({gateway}); {advice}")
+    }
+
+    fn explain_no_reply(&self, failure: &Failure, gateway: SocketAddr) -> Error {
+        let retry = self.machine.retry();
+        let attempts = match retry.attempts {
             0 | 1 => "1 attempt".to_owned(),
             many => format!("{many} attempts"),
         };
-        write!(f, "{failure} from {gateway} in {attempts} of {} s; ", self.retry.timeout.as_secs_f64())?;
-        match &self.network {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => write!(
-                f,
-                "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); \
-                 wrong --target, or is the gateway still starting?",
+        let cause = match &self.network_error {
+            Some(error) if error.kind() == ErrorKind::ConnectionRefused => format!(
+                "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, \
+                 or is the gateway still starting?",
                 gateway.port(),
                 gateway.ip()
             ),
-            Some(error) => f.write_str(&unreachable_words(gateway, error)),
-            None => write!(
-                f,
+            Some(error) => unreachable_words(gateway, error),
+            None => format!(
                 "is the gateway on, and reachable (ping {})? Only answers from that very address and port count",
                 gateway.ip()
             ),
-        }
+        };
+        anyhow!("{failure} from {gateway} in {attempts} of {} s; {cause}", retry.timeout.as_secs_f64())
     }
 }
 
-impl Error for ExchangeError {}
-
-/// Drives `machine` to its end on a socket connected to `gateway` and tells how many frames arrived meanwhile. In the
-/// end the socket is without a read timeout. An error of the network's is as good as a lost datagram, so it fails nothing by
-/// itself.
-///
-/// # Errors
-///
-/// The machine's failure, together with the network's last error.
-pub fn drive(
-    mut machine: Handshake,
-    socket: &UdpSocket,
-    gateway: SocketAddr,
-    mut watch: impl FnMut(Step<'_>),
-) -> Result<u64, ExchangeError> {
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    let mut frames = 0;
-    let mut network = None;
-    let result = loop {
-        match machine.poll(Instant::now()) {
-            Err(failure) => break Err(ExchangeError { failure, gateway, retry: machine.retry(), network }),
-            Ok(Action::Done) => break Ok(frames),
-            Ok(Action::TakeOver(words)) => watch(Step::TakingOver(&words)),
-            Ok(Action::Send { command, copy }) => {
-                // Only what befell the last copy tells why it was not answered.
-                network = send(socket, &command).err();
-                watch(match &network {
-                    None => Step::Sent(&command, copy),
-                    Some(error) => Step::NotSent(&command, error),
-                });
-            }
-            Ok(Action::Wait(until)) => {
-                let datagram = match receive_until(socket, until, &mut buffer) {
-                    Ok(length) => &buffer[..length],
-                    Err(error) => {
-                        network = Some(error).filter(|error| !is_no_error(error)).or(network);
-                        continue;
-                    }
-                };
-                let now = Instant::now();
-                for line in lines(datagram) {
-                    match Line::classify(line) {
-                        Line::Frame(_) => frames += 1,
-                        Line::Reply(reply) => {
-                            watch(Step::Heard(line));
-                            machine.handle_reply(now, reply);
-                        }
-                        Line::Event(_) | Line::Unknown(_) => watch(Step::Heard(line)),
-                    }
-                }
-            }
-        }
-    };
-    let _ = socket.set_read_timeout(None);
-    result
-}
-
-/// Sends a command on a connected socket. An earlier datagram's error (a closed port) is handed to the next call,
-/// which then sends nothing; so a failed call is made again.
-///
-/// # Errors
-///
-/// The system's, when the second call fails too.
-pub fn send(socket: &UdpSocket, command: &Command) -> io::Result<()> {
-    let datagram = command.datagram();
-    socket.send(&datagram).or_else(|_| socket.send(&datagram)).map(drop)
-}
-
-fn receive_until(socket: &UdpSocket, until: Instant, buffer: &mut [u8]) -> io::Result<usize> {
-    // A timeout of zero would be none at all.
-    let patience = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    socket.set_read_timeout(Some(patience))?;
-    let received = socket.recv(buffer);
-    if received.as_ref().is_err_and(|error| !is_no_error(error)) {
-        // Errors that come one after the other must not keep a processor busy.
-        thread::sleep(Duration::from_millis(1));
-    }
-    received
-}
-
-/// The time is up, or a signal came: nothing that the network did.
-fn is_no_error(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+/// The earlier of two times, where there are any.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }

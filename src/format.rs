@@ -41,6 +41,13 @@ pub enum Format {
     Influx,
 }
 
+impl Format {
+    /// Whether it prints frames, and not datagrams as they come.
+    pub fn has_frames(self) -> bool {
+        self != Format::Raw
+    }
+}
+
 /// A line that a format has no place for on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aside<'a> {
@@ -78,15 +85,21 @@ impl Formatter {
         Formatter { writer }
     }
 
+    /// What goes out before anything else.
+    pub fn header(&self) -> &'static [u8] {
+        b""
+    }
+
     /// Appends to `out` what a datagram comes to. `received` tells when it was received (time since 1970); it is
     /// asked only if the format shows it. Lines with no place on stdout go to `aside`.
     pub fn write(
         &mut self,
         datagram: &[u8],
         received: impl FnOnce() -> Duration,
+        most: u64,
         out: &mut Vec<u8>,
         mut aside: impl FnMut(Aside<'_>),
-    ) {
+    ) -> u64 {
         if let Writer::Raw { escape } = self.writer {
             if escape {
                 escape_into(out, datagram);
@@ -96,24 +109,32 @@ impl Formatter {
             if datagram.last().is_some_and(|&last| last != b'\n') {
                 out.push(b'\n');
             }
-            return;
+            return 0;
         }
         let received = received();
+        let mut frames = 0;
         for line in lines(datagram) {
             match Line::classify(line) {
                 Line::Frame(_) => match Frame::parse(line) {
-                    Ok(frame) => match &mut self.writer {
-                        Writer::Influx(influx) => influx.write(&frame, received, out),
-                        _ => candump(&frame, received, out),
-                    },
+                    Ok(frame) => {
+                        match &mut self.writer {
+                            Writer::Influx(influx) => influx.write(&frame, received, out),
+                            _ => candump(&frame, received, out),
+                        }
+                        frames += 1;
+                        if frames == most {
+                            return frames;
+                        }
+                    }
                     Err(fault) => aside(Aside::Malformed(line, fault)),
                 },
                 Line::Event(line) => aside(Aside::Event(line)),
-                Line::Reply(Reply::Ok) => {}
+                Line::Reply(Reply::Ok | Reply::Status(_)) => {}
                 Line::Reply(Reply::Refused(line)) => aside(Aside::Refusal(line)),
                 Line::Unknown(line) => aside(Aside::Malformed(line, Malformed::NoFrame)),
             }
         }
+        frames
     }
 }
 

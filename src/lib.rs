@@ -6,14 +6,16 @@
 //! # The way of a datagram
 //!
 //! ```text
-//! gateway --UDP--> socket --> receiver thread --> spool --> writer thread --> stdout
-//!                             (format, frame)
+//! gateway --UDP--> socket --> exchange --> intake --> format --> spool --> writer thread --> stdout
+//!                             \-> handshake (replies in, commands out) --UDP--> gateway
 //! ```
 //!
-//! [`listen`] is a session from beginning to end. [`socket`] opens the socket, [`exchange`] drives the [`handshake`]
-//! over it. Then one thread receives each datagram, lets [`mod@format`] turn it into bytes and pushes these into the
-//! [`spool`], never waiting for stdout; another thread writes the spool out. [`stop`] is the other program. What a
-//! signal means, under `nohup` too, is told apart in a private module, `signal`.
+//! [`listen`] is a session from beginning to end. The module `socket` opens the socket; `exchange` is one turn of the
+//! loop, on the main thread: it reads, gives replies to the state machine in [`handshake`], sends what that wants sent,
+//! and keeps the clock. Once `START` is out, `intake` counts each datagram, lets [`mod@format`] turn it into bytes and
+//! puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out. `silence` explains
+//! why nothing comes, `report` is the last line, `stderr` the queue of words in front of stderr, and `signal` tells what
+//! a signal means. [`stop`] is the other program, [`options`] what the user can say to both.
 //!
 //! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
 //!
@@ -34,57 +36,20 @@
 //!
 //! Linux is what is supported.
 
-pub mod exchange;
+pub mod address;
+mod exchange;
 pub mod format;
 pub mod frame;
 pub mod handshake;
+mod intake;
 pub mod listen;
+pub mod options;
 pub mod protocol;
+mod report;
 mod signal;
-pub mod socket;
-pub mod spool;
+mod silence;
+mod socket;
+mod spool;
+mod stderr;
 pub mod stop;
-
-use std::io::Write;
-use std::process::ExitCode;
-use std::time::Duration;
-
-/// How much a program says on stderr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// Errors, warnings, and what the gateway reports.
-    Quiet,
-    /// Also what began, and how it ended.
-    #[default]
-    Normal,
-    /// Also each step on the way.
-    Verbose,
-}
-
-/// Writes a line to stderr, in one piece and under the program's name. A stderr that is gone is no reason to fail.
-pub fn say(program: &str, words: &str) {
-    let _ = std::io::stderr().write_all(format!("{program}: {words}\n").as_bytes());
-}
-
-/// What a program leaves with: 0, or 1 and the error on stderr.
-pub fn exit_code(program: &str, result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(program, &format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Reads a time span in seconds, fractions allowed.
-///
-/// # Errors
-///
-/// A text for the user if it is no number from 0.001 to 86400.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds @ 0.001..=86_400.0) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("give seconds, from 0.001 to 86400".to_owned()),
-    }
-}
+mod writer;

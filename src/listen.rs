@@ -1,756 +1,466 @@
-//! A session: handshake, then receive → format → spool → stdout; at the end shutdown and report.
+//! A session from beginning to end: the order of things.
 //!
-//! Three threads share the work. The receiver takes datagrams from the socket, formats them and puts them into the
-//! spool; the writer does nothing but write the spool to stdout, and now and then looks up what the kernel dropped.
-//! The third, which called [`run`], is the session: it sleeps until one of them, a signal or a timer has news. Neither
-//! of the others writes to stderr, so that one that blocks (`2>&1 | less`) does not hold them up.
+//! Everything between gateway and session happens in one loop, on the thread that called [`run`], from the first `INIT`
+//! to the last `STOP`. Each turn of [`exchange`](crate::exchange) tells what happened; here is what follows from it.
 
-use std::fs::File;
-use std::io::{self, IsTerminal};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
-use std::num::NonZeroU64;
-use std::os::fd::AsFd;
-use std::process;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver as Inbox, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use socket2::SockRef;
+use anyhow::{Context, Error, Result, anyhow};
 
-use crate::exchange::{ExchangeError, Step, drive, send};
-use crate::format::{Aside, Format, Formatter};
-use crate::handshake::{Action, Failure, Handshake, Retry};
-use crate::protocol::{BitRate, Command, Filter, Line, Reply, lines, printable, replies};
-use crate::signal::{Signal, Terminal};
-use crate::socket::{DATAGRAM_MAX, DropCounter, RECEIVE_BUFFER, Target, open, receive_buffer, share};
-use crate::spool::{Rejected, Spool};
-use crate::{Verbosity, signal, socket};
-
-/// What `can-listen` is told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The gateway.
-    pub target: Target,
-    /// Our own end.
-    pub bind: socket::Bind,
-    /// The gateway's CAN port, 1 to 4.
-    pub channel: u8,
-    /// Bit rate of the bus.
-    pub bit_rate: BitRate,
-    /// What the gateway's acceptance filter lets pass; nothing passes an empty one.
-    pub filters: Vec<Filter>,
-    /// How patiently commands are repeated.
-    pub retry: Retry,
-    /// What datagrams become on stdout.
-    pub format: Format,
-    /// End after this many datagrams were printed.
-    pub count: Option<NonZeroU64>,
-    /// Fail when nothing has arrived for this long.
-    pub idle_timeout: Option<Duration>,
-    /// Halt the bus at the end.
-    pub stop_on_exit: bool,
-    /// How much is said on stderr.
-    pub verbosity: Verbosity,
-}
-
-/// How long nothing may arrive after `START` before the user is told why that may be.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// For how long a stream that does not pause is still taken after the end was asked for.
-const DRAIN: Duration = Duration::from_millis(250);
-
-/// How many datagrams the kernel can hold at most: each takes up at least half a kilobyte of a buffer that Linux makes
-/// twice as large as asked for. So many are taken even if the machine is too busy to take them in time.
-const QUEUED_MAX: u64 = (2 * RECEIVE_BUFFER / 512) as u64;
+use crate::exchange::{Connection, Exchange, Reason, Turn, earlier};
+use crate::handshake::{Answer, Failure, Machine, Retry};
+use crate::intake::Intake;
+pub use crate::options::ListenOptions;
+use crate::protocol::{Command, Line, Reply, lines, may_be_replies_only, printable};
+use crate::report::{Bus, End, Report};
+use crate::signal::{self, Signal, Terminal};
+use crate::silence::{Silence, Verdict};
+use crate::socket::{DropCounter, RECEIVE_BUFFER, open, receive_buffer, share};
+use crate::spool::Spool;
+use crate::stderr::{Stderr, exit_code};
+use crate::writer::{LARGER_BUFFER, SharedDropCounter, Writer, count_drops};
 
 /// How long the end may wait for the gateway, or for whoever reads stdout, before the user is told.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the kernel's drops and the terminal are looked at while datagrams arrive.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the terminal is checked, where it matters.
+const CHECK_TERMINAL_EVERY: Duration = Duration::from_secs(1);
 
-/// How many notices may wait for stderr. A gateway that reports more than can be shown must not fill the memory.
-const NOTICES_MAX: usize = 1000;
-
-/// How a larger receive buffer is had.
-const MORE: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
-
-/// Runs a session until it ends as asked: by a signal, by its count, or because the reader of stdout went away.
+/// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away), or
+/// fails; tells what to leave with. What there is to say has been said on stderr.
 ///
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, for good. Such a signal ends the whole process at
 /// once, with exit code 130, unless it is the first one while the stream runs.
-///
-/// # Errors
-///
-/// What happened, to whom, at which step, and what to try.
-pub fn run(options: &Options) -> Result<()> {
-    let (events, inbox) = mpsc::channel();
-    let stage = Arc::new(AtomicU8::new(STARTING));
-    let terminal = handle_signals(options, &stage, &events)?;
-
-    let gateway = options.target.resolve(&options.bind)?;
-    let socket = open(&options.bind, gateway)?;
-    // Where that cannot be, can-stop takes a free port.
-    let _ = share(&socket);
-    let handshake_frames = shake_hands(options, &socket, gateway)?;
-    stage.store(STREAMING, Relaxed);
-    let started = Instant::now();
-    let shared = Shared { drops: Mutex::new(DropCounter::of(&socket)), ..Shared::default() };
-    socket.set_read_timeout(options.idle_timeout).context("cannot set the idle timeout")?;
-
-    let spool = Spool::new();
-    let queue = receive_buffer(&socket).unwrap_or_default();
-    let writer = Writer { terminal, queue, loss_told: false, events: events.clone(), shared: &shared };
-    let receiver = Receiver::new(options, gateway, started, &socket, &spool, &shared, events);
-    let mut session = Session {
-        options,
-        gateway,
-        started,
-        socket: &socket,
-        shared: &shared,
-        inbox,
-        start_answered: false,
-        writer_ended: false,
-    };
-    let (end, stopped, report) = thread::scope(|scope| {
-        let writer = scope.spawn(|| writer.run(&spool));
-        let receiver = scope.spawn(|| receiver.run());
-        if options.verbosity > Verbosity::Quiet {
-            tell(&format!("{gateway} is started (channel {}); waiting for data, Ctrl-C ends it", options.channel));
-        }
-        let end = session.wait_for_end();
-        stage.store(ENDING, Relaxed);
-        let to_stop = options.stop_on_exit && !matches!(end, End::StartRefused(_));
-        let stopped = to_stop.then(|| session.stop_bus());
-        shared.ending.store(true, Relaxed);
-        // Wakes the receiver; what the kernel holds can still be read.
-        let _ = SockRef::from(&socket).shutdown(Shutdown::Read);
-        let tally = receiver.join().expect("the receiver does not panic");
-        // What arrives from now on is nobody's loss.
-        let dropped = shared.count_drops();
-        spool.close();
-        session.wait_for_writer();
-        let (written, failure) = writer.join().expect("the writer does not panic");
-        let end = match failure {
-            Some(error) => end.or_failed_write(error),
-            None => end,
+pub fn run(options: &ListenOptions) -> ExitCode {
+    exit_code("can-listen", |stderr| {
+        let ending = Arc::new(Ending::default());
+        let terminal = handle_signals(options, &ending, stderr).context("cannot handle signals")?;
+        let gateway = options.gateway.target.resolve(&options.gateway.local())?;
+        let connection = Arc::new(Connection::new(open(&options.gateway.local(), gateway)?));
+        let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;
+        let spool = Arc::new(spool);
+        let drops = Arc::new(Mutex::new(DropCounter::of(&connection.socket)));
+        let writer = Writer {
+            spool: Arc::clone(&spool),
+            connection: Arc::clone(&connection),
+            drops: Arc::clone(&drops),
+            queue: receive_buffer(&connection.socket).unwrap_or_default(),
+            stderr: stderr.clone(),
         };
-        (end, stopped, Report { tally, written, dropped, handshake_frames })
-    });
-    if options.verbosity > Verbosity::Quiet || report.something_is_missing(&end) {
-        tell(&report.line(options, &end, stopped.as_ref(), started.elapsed()));
-    }
-    let result = end.into_result(options, gateway);
-    let Some(Err(not_stopped)) = stopped else { return result };
-    if let Err(error) = result {
-        tell(&format!("{error:#}"));
-    }
-    Err(not_stopped.context("the bus may still run: STOP was not confirmed"))
-}
-
-fn tell(words: &str) {
-    crate::say("can-listen", words);
-}
-
-/// How far the session is: a signal means something else at each stage.
-const STARTING: u8 = 0;
-const STREAMING: u8 = 1;
-const ENDING: u8 = 2;
-
-/// The first signal while the stream runs asks for the end of the session; any other leaves the process at once.
-fn handle_signals(options: &Options, stage: &Arc<AtomicU8>, events: &Sender<Event>) -> Result<Terminal> {
-    let (stage, events) = (Arc::clone(stage), events.clone());
-    let words_while_ending = format!(
-        "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: {}",
-        stop_command(options)
-    );
-    let words_while_starting =
-        format!("left at once, during the handshake: the bus may run or not, halt it with: {}", stop_command(options));
-    signal::handle(move |signal| {
-        let event = match signal {
-            Signal::TerminalClosed => Event::TerminalClosed,
-            Signal::End if stage.load(Relaxed) == STARTING => leave_at_once(words_while_starting.clone()),
-            Signal::End if stage.swap(ENDING, Relaxed) == STREAMING => Event::Signal,
-            Signal::End => leave_at_once(words_while_ending.clone()),
-        };
-        let _ = events.send(event);
-    })
-    .context("cannot handle signals")
-}
-
-/// Says why, unless stderr holds that up.
-fn leave_at_once(words: String) -> ! {
-    let (said, wait) = mpsc::channel();
-    thread::spawn(move || {
-        tell(&words);
-        let _ = said.send(());
-    });
-    let _ = wait.recv_timeout(Duration::from_millis(100));
-    process::exit(130);
-}
-
-/// Tells how many frames arrived meanwhile.
-fn shake_hands(options: &Options, socket: &UdpSocket, gateway: SocketAddr) -> Result<u64> {
-    let begun = Instant::now();
-    let tell_step = |words: String| {
-        if options.verbosity == Verbosity::Verbose {
-            tell(&format!("{:.3} s: {words}", begun.elapsed().as_secs_f64()));
-        }
-    };
-    let local = socket.local_addr().context("the socket has no address")?;
-    let granted = receive_buffer(socket).unwrap_or_default();
-    let more =
-        if granted < RECEIVE_BUFFER { format!(" of {} KiB; {MORE}", RECEIVE_BUFFER >> 10) } else { String::new() };
-    tell_step(format!("from {local} to {gateway}"));
-    tell_step(format!("receive buffer: {} KiB granted{more}", granted >> 10));
-    let machine = Handshake::start(begun, options.retry, options.channel, options.bit_rate, &options.filters);
-    let frames = drive(machine, socket, gateway, |step| match step {
-        Step::Sent(command, copy) => tell_step(format!("sent {command} (attempt {copy})")),
-        Step::NotSent(command, error) => tell_step(format!("could not send {command}: {error}")),
-        Step::Heard(line) => tell_step(format!("heard {}", printable(line))),
-        Step::TakingOver(words) if options.verbosity > Verbosity::Quiet => tell(&format!(
-            "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT again"
-        )),
-        Step::TakingOver(_) => {}
-    })?;
-    Ok(frames)
-}
-
-/// News for the session.
-enum Event {
-    /// What the gateway has to say, for stderr.
-    Notice(String),
-    /// Something that is wrong on our side, for stderr. There are few of these.
-    Warning(String),
-    /// Ctrl-C or the like.
-    Signal,
-    /// The terminal has closed, and `nohup` wants that ignored.
-    TerminalClosed,
-    /// As many datagrams were printed as asked for.
-    CountReached,
-    /// Nothing has arrived for as long as `idle_timeout` says.
-    Idle,
-    /// The gateway answered `START`; with these words if it refused.
-    StartReply(Result<(), String>),
-    /// While the bus is being stopped: a reply came; with these words if it is a refusal.
-    StopReply(Result<(), Vec<u8>>),
-    /// While the bus is being stopped: an error of the network's.
-    StopTrouble(io::Error),
-    /// The writer has ended.
-    WriterEnded,
-}
-
-/// What the threads tell each other beside events.
-#[derive(Default)]
-struct Shared {
-    /// The receiver shall take what is left and end.
-    ending: AtomicBool,
-    /// The receiver shall hand on the replies that come.
-    stopping: AtomicBool,
-    /// Something has arrived that is more than an answer.
-    data_arrived: AtomicBool,
-    /// How many notices wait for stderr.
-    notices: AtomicUsize,
-    drops: Mutex<Option<DropCounter>>,
-}
-
-impl Shared {
-    /// What the kernel dropped since `START`; `None` if it does not say.
-    fn count_drops(&self) -> Option<u64> {
-        self.drops.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.count()
-    }
-}
-
-/// The thread that takes datagrams from the socket.
-struct Receiver<'a> {
-    gateway: SocketAddr,
-    socket: &'a UdpSocket,
-    spool: &'a Spool,
-    shared: &'a Shared,
-    events: Sender<Event>,
-    formatter: Formatter,
-    idle_timeout: Option<Duration>,
-    /// Until when the first reply is that to `START`; `None` once that is over.
-    start_reply_until: Option<Instant>,
-    data_arrived: bool,
-    /// How many datagrams are still to be printed.
-    remaining: Option<u64>,
-    failing_since: Option<Instant>,
-    tally: Tally,
-}
-
-/// What the receiver counted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    datagrams: u64,
-    bytes: u64,
-    /// Datagrams that went into the spool.
-    spooled: u64,
-    /// Datagrams lost because the spool was full.
-    overflowed: u64,
-    /// Datagrams that came after stdout had failed.
-    after_failure: u64,
-    malformed: u64,
-    notices_skipped: u64,
-    network_errors: u64,
-}
-
-impl<'a> Receiver<'a> {
-    fn new(
-        options: &Options,
-        gateway: SocketAddr,
-        started: Instant,
-        socket: &'a UdpSocket,
-        spool: &'a Spool,
-        shared: &'a Shared,
-        events: Sender<Event>,
-    ) -> Receiver<'a> {
-        Receiver {
+        let writer = writer.start().context("cannot write to stdout")?;
+        let now = Instant::now();
+        let retry = Retry::from(&options.retry);
+        let machine = Machine::new(now, retry, retry.initial_quiet(), options.handshake());
+        let session = Session {
+            options,
             gateway,
-            socket,
-            spool,
-            shared,
-            events,
-            formatter: Formatter::new(options.format, &options.target.to_string(), io::stdout().is_terminal()),
-            idle_timeout: options.idle_timeout,
-            start_reply_until: Some(started + options.retry.clamped().timeout),
-            data_arrived: false,
-            remaining: options.count.map(NonZeroU64::get),
-            failing_since: None,
-            tally: Tally::default(),
-        }
-    }
+            stderr,
+            ending,
+            terminal,
+            connection: &connection,
+            exchange: Exchange::new(&*connection, machine, now),
+            intake: Intake::new(options, Arc::clone(&spool), stderr.clone()),
+            drops,
+            silence: Silence::new(now, options.status_after, options.idle_timeout, options.bitrate),
+            begun: now,
+            started: now,
+            phase: Phase::Handshake,
+            next_terminal_check: now + CHECK_TERMINAL_EVERY,
+            patience: None,
+            end: None,
+            bus: None,
+            failures: Vec::new(),
+        };
+        let result = session.run(&spool, &writer);
+        // Where the handshake failed, nobody has closed it.
+        spool.close();
+        result
+    })
+}
 
-    fn run(mut self) -> Tally {
-        let mut buffer = vec![0; DATAGRAM_MAX];
-        let mut line = Vec::new();
-        // Until when, and how many datagrams, at least.
-        let mut drain: Option<(Instant, u64)> = None;
-        loop {
-            if drain.is_none() && self.shared.ending.load(Relaxed) {
-                let _ = self.socket.set_nonblocking(true);
-                drain = Some((Instant::now() + DRAIN, QUEUED_MAX));
-            }
-            match self.socket.recv(&mut buffer) {
-                // What woke us, not a datagram.
-                Ok(0) if self.shared.ending.load(Relaxed) => {}
-                Ok(length) => self.take(&buffer[..length], &mut line),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock if drain.is_some() => break,
-                    io::ErrorKind::WouldBlock => self.report(Event::Idle),
-                    _ => self.take_error(error),
-                },
-            }
-            if let Some((until, queued)) = &mut drain {
-                *queued = queued.saturating_sub(1);
-                if *queued == 0 && Instant::now() >= *until {
-                    break;
-                }
-            }
-        }
-        self.tally
-    }
+/// What the handler of signals shares with the session.
+#[derive(Debug, Default)]
+struct Ending {
+    /// Set once the stream runs; before, a signal leaves at once.
+    connection: OnceLock<Arc<Connection>>,
+    /// The session is ending, for whatever reason.
+    begun: AtomicBool,
+    /// A signal came while the stream ran; the next one leaves at once.
+    signalled: AtomicBool,
+}
 
-    fn take(&mut self, datagram: &[u8], line: &mut Vec<u8>) {
-        let answers_start = self.take_replies(datagram);
-        if self.remaining == Some(0) {
-            return;
-        }
-        self.tally.datagrams += 1;
-        self.tally.bytes += datagram.len() as u64;
-        self.failing_since = None;
-        if !self.data_arrived {
-            self.data_arrived = lines(datagram).any(|line| !matches!(Line::classify(line), Line::Reply(_)));
-            self.shared.data_arrived.store(self.data_arrived, Relaxed);
-        }
-        line.clear();
-        let (shared, events, tally) = (self.shared, &self.events, &mut self.tally);
-        self.formatter.write(datagram, since_1970, line, |aside| {
-            let words = match aside {
-                // That ends the session, which says so.
-                Aside::Refusal(_) if answers_start => return,
-                Aside::Refusal(line) => format!("the gateway refused a command: {}", printable(line)),
-                Aside::Event(line) => format!("the gateway reports: {}", printable(line)),
-                Aside::Malformed(line, fault) => {
-                    tally.malformed += 1;
-                    if tally.malformed > 1 {
-                        return;
-                    }
-                    format!("malformed line ({fault}), left out; more will only be counted: {}", printable(line))
-                }
-            };
-            if shared.notices.fetch_add(1, Relaxed) < NOTICES_MAX {
-                let _ = events.send(Event::Notice(words));
-            } else {
-                shared.notices.fetch_sub(1, Relaxed);
-                tally.notices_skipped += 1;
-            }
-        });
-        if !line.is_empty() {
-            self.spool_line(line);
-        }
-    }
-
-    fn spool_line(&mut self, line: &[u8]) {
-        match self.spool.push(line) {
-            Ok(()) => {
-                self.tally.spooled += 1;
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining -= 1;
-                    if *remaining == 0 {
-                        self.report(Event::CountReached);
-                    }
-                }
-            }
-            Err(Rejected::Closed) => self.tally.after_failure += 1,
-            Err(Rejected::Full) => {
-                self.tally.overflowed += 1;
-                if self.tally.overflowed == 1 {
-                    self.report(Event::Warning(
-                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already; \
-                         a faster reader or a file keeps them all"
-                            .to_owned(),
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Hands on the replies that somebody waits for. `true` if one of them is that to `START`.
-    fn take_replies(&mut self, datagram: &[u8]) -> bool {
-        let mut answers_start = false;
-        let stopping = self.shared.stopping.load(Relaxed);
-        if self.start_reply_until.is_none() && !stopping {
-            return answers_start;
-        }
-        if self.start_reply_until.is_some_and(|until| Instant::now() > until) {
-            self.start_reply_until = None;
-        }
-        for reply in replies(datagram) {
-            if self.start_reply_until.take().is_some() {
-                answers_start = true;
-                self.report(Event::StartReply(match reply {
-                    Reply::Ok => Ok(()),
-                    Reply::Refused(words) => Err(printable(words)),
-                }));
-            } else if stopping {
-                self.report(Event::StopReply(match reply {
-                    Reply::Ok => Ok(()),
-                    Reply::Refused(words) => Err(words.to_vec()),
-                }));
-            }
-        }
-        answers_start
-    }
-
-    /// An error of the network's passes; it must be neither fatal nor keep a processor busy.
-    fn take_error(&mut self, error: io::Error) {
-        self.tally.network_errors += 1;
-        if self.shared.stopping.load(Relaxed) {
-            self.report(Event::StopTrouble(error));
-        } else if self.tally.network_errors == 1 {
-            let cause = match error.kind() {
-                io::ErrorKind::ConnectionRefused => "its port is closed, is it starting anew?".to_owned(),
-                _ => error.to_string(),
-            };
-            let words = format!("cannot hear {} for now, still listening: {cause}", self.gateway);
-            self.report(Event::Warning(words));
-        }
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if self.idle_timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
-            self.report(Event::Idle);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-
-    fn report(&self, event: Event) {
-        let _ = self.events.send(event);
+impl Ending {
+    /// How the user can leave at once.
+    fn way_out(&self) -> &'static str {
+        if self.signalled.load(Relaxed) { "Ctrl-C leaves at once" } else { "Ctrl-C twice leaves at once" }
     }
 }
 
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// The thread that writes the spool to stdout.
-struct Writer<'a> {
-    terminal: Terminal,
-    /// Size of the socket's queue, in bytes.
-    queue: usize,
-    loss_told: bool,
-    events: Sender<Event>,
-    shared: &'a Shared,
-}
-
-impl Writer<'_> {
-    /// Tells how many datagrams were written, and what failed if not all were.
-    fn run(mut self, spool: &Spool) -> (u64, Option<io::Error>) {
-        let mut written = 0;
-        let mut next_look = Instant::now() + LOOK_EVERY;
-        let result = io::stdout().as_fd().try_clone_to_owned().and_then(|stdout| {
-            spool.write_out(&mut File::from(stdout), |datagrams| {
-                written += datagrams;
-                let now = Instant::now();
-                if now >= next_look && !self.shared.ending.load(Relaxed) {
-                    next_look = now + LOOK_EVERY;
-                    self.terminal.look();
-                    self.look_at_drops();
-                }
-            })
-        });
-        let _ = self.events.send(Event::WriterEnded);
-        (written, result.err())
-    }
-
-    fn look_at_drops(&mut self) {
-        if self.shared.count_drops().is_some_and(|dropped| dropped > 0) && !self.loss_told {
-            self.loss_told = true;
-            let size = self.queue >> 10;
-            let cure = if self.queue < RECEIVE_BUFFER {
-                format!("it has {size} KiB; {MORE}, then start again")
-            } else {
-                format!("all its {size} KiB were full: this machine is too busy, or the program was stopped")
-            };
-            let words =
-                format!("datagrams are being lost: they come faster than the socket's queue is emptied; {cure}");
-            let _ = self.events.send(Event::Warning(words));
+fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr) -> Result<Terminal, ctrlc::Error> {
+    let (ending, stderr, stop_command) = (Arc::clone(ending), stderr.clone(), options.gateway.stop_command());
+    signal::handle(move |signal| {
+        match (signal, ending.connection.get()) {
+        (Signal::TerminalClosed, _) => stderr.say(
+            "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends it",
+        ),
+        (Signal::End, None) => stderr.leave(
+            format_args!(
+                "left at once, during the handshake: the bus may run or not, halt it with: {stop_command}"
+            ),
+            130,
+        ),
+        (Signal::End, Some(connection)) if !ending.signalled.swap(true, Relaxed) => {
+            if ending.begun.load(Relaxed) {
+                stderr.say("it is ending already; Ctrl-C once more leaves at once");
+            }
+            connection.wake(Reason::Signal);
         }
+        (Signal::End, Some(_)) => stderr.leave(
+            format_args!(
+                "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: \
+                 {stop_command}"
+            ),
+            130,
+        ),
     }
+    })
 }
 
-/// The thread that decides.
+/// Where a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Handshake,
+    Streaming,
+    /// The end has begun, and STOP is to be confirmed.
+    Stopping,
+    /// What arrived before this moment is still taken.
+    Draining(Instant),
+}
+
 struct Session<'a> {
-    options: &'a Options,
+    options: &'a ListenOptions,
     gateway: SocketAddr,
+    stderr: &'a Stderr,
+    ending: Arc<Ending>,
+    terminal: Terminal,
+    connection: &'a Arc<Connection>,
+    exchange: Exchange<&'a Connection>,
+    intake: Intake,
+    drops: SharedDropCounter,
+    silence: Silence,
+    begun: Instant,
+    /// When START was sent.
     started: Instant,
-    socket: &'a UdpSocket,
-    shared: &'a Shared,
-    inbox: Inbox<Event>,
-    start_answered: bool,
-    writer_ended: bool,
-}
-
-/// Why a session ended.
-enum End {
-    Signal,
-    Count,
-    ReaderGone,
-    /// Nothing has arrived for this long; it may be for these reasons.
-    Idle(Duration, String),
-    StartRefused(String),
-    Stdout(io::Error),
+    phase: Phase,
+    next_terminal_check: Instant,
+    /// When the user is told what the end waits for.
+    patience: Option<Instant>,
+    end: Option<End>,
+    /// What STOP came to.
+    bus: Option<Bus>,
+    /// What went wrong; the last is told last.
+    failures: Vec<Error>,
 }
 
 impl Session<'_> {
-    /// The next event that asks for a decision, if one comes before `until`. What is only to be shown is shown.
-    fn next_event(&mut self, until: Option<Instant>) -> Option<Event> {
+    fn run(mut self, spool: &Spool, writer: &Receiver<io::Result<()>>) -> Result<()> {
+        self.say_ends()?;
         loop {
-            let event = match until {
-                None => self.inbox.recv().ok()?,
-                Some(until) => self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?,
-            };
-            match event {
-                Event::Notice(words) => {
-                    self.shared.notices.fetch_sub(1, Relaxed);
-                    tell(&words);
+            match self.exchange.turn(self.wakes_at()) {
+                Turn::Datagram => self.take_datagram(),
+                Turn::Sent(command, copy) => self.note_sent(command, copy),
+                Turn::TakeOver(words) => self.say_unless_quiet(format_args!(
+                    "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT \
+                     again"
+                )),
+                Turn::Settled(command, answer) => self.note_settled(command, answer),
+                Turn::Failed(failure) => self.note_failure(failure)?,
+                Turn::Trouble => self.note_trouble(),
+                Turn::Woken => self.end(match self.connection.reason() {
+                    Some(Reason::WriterFailed) => End::WriterFailed,
+                    _ => End::Signal,
+                }),
+                Turn::Due if matches!(self.phase, Phase::Draining(since) if since <= self.exchange.read_up_to()) => {
+                    break;
                 }
-                Event::Warning(words) => tell(&words),
-                Event::TerminalClosed => tell(
-                    "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). \
-                     The next signal ends it",
-                ),
-                event => {
-                    self.start_answered |= matches!(event, Event::StartReply(_));
-                    self.writer_ended |= matches!(event, Event::WriterEnded);
-                    return Some(event);
-                }
+                Turn::Due => self.note_time(),
             }
         }
-    }
-
-    fn wait_for_end(&mut self) -> End {
-        let mut silence = Some(self.started + SILENCE);
-        loop {
-            match self.next_event(silence) {
-                None => {
-                    silence = None;
-                    self.tell_silence();
-                }
-                Some(Event::Signal) => return End::Signal,
-                Some(Event::CountReached) => return End::Count,
-                Some(Event::Idle) => {
-                    return End::Idle(self.options.idle_timeout.unwrap_or_default(), self.reasons_for_silence());
-                }
-                Some(Event::StartReply(Err(words))) => return End::StartRefused(words),
-                // The spool is still open, so the writer has failed; how, it tells itself.
-                Some(Event::WriterEnded) => return End::ReaderGone,
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn tell_silence(&self) {
-        if !self.shared.data_arrived.load(Relaxed) && self.options.verbosity > Verbosity::Quiet {
-            let but = if self.start_answered { " but the answer to START" } else { "" };
-            tell(&format!("nothing has arrived for {} s{but}: {}", SILENCE.as_secs(), self.reasons_for_silence()));
-        }
-    }
-
-    fn reasons_for_silence(&self) -> String {
-        if self.shared.data_arrived.load(Relaxed) {
-            return "has the gateway lost power, or did somebody halt the bus or take the stream over?".to_owned();
-        }
-        let lost = if self.start_answered { "" } else { ", START was lost (it was not answered; run again)" };
-        format!(
-            "the bus is silent, --bitrate {} is wrong{lost}, or its frames have 29-bit identifiers and the filter does \
-             not pass them (--filter EXT:0:0)",
-            self.options.bit_rate
-        )
-    }
-
-    /// Sends `STOP` until it is confirmed or the attempts are used up, while the stream goes on.
-    fn stop_bus(&mut self) -> Result<()> {
-        // Or the answer to START would be taken for that to STOP. Like any, it comes within two timeouts or never.
-        let answer_due = self.started + 2 * self.options.retry.clamped().timeout;
-        let mut patience = Some(Instant::now() + PATIENCE);
-        while !self.start_answered && Instant::now() < answer_due {
-            self.next_event(Some(patience.map_or(answer_due, |end| answer_due.min(end))));
-            self.tell_if_patience_is_over(&mut patience);
-        }
-        self.shared.stopping.store(true, Relaxed);
-        let mut machine = Handshake::stop(Instant::now(), self.options.retry, self.options.channel);
-        let mut network = None;
-        loop {
-            self.tell_if_patience_is_over(&mut patience);
-            match machine.poll(Instant::now()) {
-                Ok(Action::Done) => return Ok(()),
-                Ok(Action::Send { command, .. }) => network = send(self.socket, &command).err(),
-                Ok(Action::TakeOver(_)) => {}
-                Ok(Action::Wait(until)) => match self.next_event(Some(patience.map_or(until, |end| until.min(end)))) {
-                    Some(Event::StopReply(Ok(()))) => machine.handle_reply(Instant::now(), Reply::Ok),
-                    Some(Event::StopReply(Err(words))) => machine.handle_reply(Instant::now(), Reply::Refused(&words)),
-                    Some(Event::StopTrouble(error)) => network = Some(error),
-                    _ => {}
-                },
-                Err(failure) => {
-                    let (gateway, retry) = (self.gateway, machine.retry());
-                    return Err(ExchangeError { failure, gateway, retry, network }.into());
-                }
-            }
-        }
-    }
-
-    fn tell_if_patience_is_over(&self, patience: &mut Option<Instant>) {
-        if patience.is_some_and(|end| Instant::now() >= end) {
-            *patience = None;
-            tell("waiting for the gateway to confirm STOP; Ctrl-C leaves at once, and the bus may run on");
-        }
-    }
-
-    fn wait_for_writer(&mut self) {
-        let mut patience = Some(Instant::now() + PATIENCE);
-        while !self.writer_ended {
-            if self.next_event(patience).is_none() {
-                patience = None;
-                tell("waiting for the reader of stdout to take the rest; Ctrl-C leaves at once, without it");
-            }
-        }
-        while self.next_event(Some(Instant::now())).is_some() {}
-    }
-}
-
-impl End {
-    /// This end, unless stdout failed on the way to it. A reader that went away is no failure.
-    fn or_failed_write(self, error: io::Error) -> End {
-        if error.kind() == io::ErrorKind::BrokenPipe { self } else { End::Stdout(error) }
-    }
-
-    fn into_result(self, options: &Options, gateway: SocketAddr) -> Result<()> {
-        match self {
-            End::Signal | End::Count | End::ReaderGone => Ok(()),
-            End::Idle(timeout, reasons) => Err(anyhow!(
-                "nothing has arrived from {gateway} for {} s (--idle-timeout): {reasons}",
-                timeout.as_secs_f64()
-            )),
-            End::StartRefused(words) => {
-                let failure = Failure::Refused(Command::Start { channel: options.channel }, words);
-                Err(ExchangeError { failure, gateway, retry: options.retry, network: None }.into())
-            }
-            End::Stdout(error) if error.kind() == io::ErrorKind::StorageFull => {
-                Err(anyhow!("cannot write to stdout: {error}; make room there, or write to another disk"))
-            }
-            End::Stdout(error) => Err(anyhow!("cannot write to stdout: {error}; check where it is redirected to")),
-        }
-    }
-}
-
-/// What the last line on stderr is made of.
-struct Report {
-    tally: Tally,
-    /// Datagrams that went out to stdout.
-    written: u64,
-    /// Datagrams that the kernel dropped; `None` if it does not say.
-    dropped: Option<u64>,
-    handshake_frames: u64,
-}
-
-impl Report {
-    /// Datagrams that were received and could not be written.
-    fn unwritten(&self, end: &End) -> u64 {
-        match end {
-            End::Stdout(_) => self.tally.spooled + self.tally.after_failure - self.written,
-            _ => 0,
-        }
-    }
-
-    fn something_is_missing(&self, end: &End) -> bool {
-        self.dropped.unwrap_or(0) + self.tally.overflowed + self.tally.malformed + self.unwritten(end) > 0
-    }
-
-    fn line(&self, options: &Options, end: &End, stopped: Option<&Result<()>>, duration: Duration) -> String {
-        let tally = &self.tally;
-        let dropped = self.dropped.map_or("unknown (the system does not say)".to_owned(), |count| count.to_string());
-        let mut line = format!(
-            "{} ({}) in {:.1} s; lost: {dropped} in the kernel, {} in the spool",
-            counted(tally.datagrams, "datagram"),
-            counted(tally.bytes, "byte"),
-            duration.as_secs_f64(),
-            tally.overflowed,
-        );
-        for (count, what, fate) in [
-            (self.unwritten(end), "datagram", "not written to stdout"),
-            (tally.malformed, "malformed line", "left out"),
-            (tally.notices_skipped, "message", "of the gateway not shown"),
-            (tally.network_errors, "network error", "survived"),
-            (self.handshake_frames, "frame", "during the handshake not printed"),
-        ] {
-            if count > 0 {
-                line += &format!("; {} {fate}", counted(count, what));
-            }
-        }
-        let still = match (stopped, end) {
-            (Some(Ok(())), _) => return line + "; the bus is stopped",
-            (_, End::StartRefused(_)) => return line + "; the bus was not started",
-            (Some(Err(_)), _) | (_, End::Idle(..)) => "may still run",
-            _ => "still runs",
+        // What arrives from now on is nobody's loss.
+        let drops = count_drops(&self.drops);
+        spool.close();
+        let write_error = self.wait_for_writer(writer).err();
+        let report = Report {
+            counts: self.intake.counts,
+            drops,
+            written: spool.written(),
+            write_error,
+            words_skipped: self.stderr.skipped(),
+            duration: self.started.elapsed(),
+            bus: self.bus(),
+            stop_command: self.options.gateway.stop_command(),
         };
-        line + &format!("; the bus {still}, halt it with: {}", stop_command(options))
+        if !self.options.gateway.quiet || report.something_is_missing() {
+            self.stderr.say(report.line());
+        }
+        self.failures.extend(report.stdout_failure());
+        let Some(last) = self.failures.pop() else { return Ok(()) };
+        for error in self.failures {
+            self.stderr.say(format_args!("{error:#}"));
+        }
+        Err(last)
     }
-}
 
-/// The `can-stop` that fits this session.
-fn stop_command(options: &Options) -> String {
-    let mut command = format!("can-stop --target {}", options.target);
-    if options.channel != 1 {
-        command += &format!(" --channel {}", options.channel);
+    fn say_ends(&self) -> Result<()> {
+        let local = self.connection.socket.local_addr().context("the socket has no address")?;
+        let granted = receive_buffer(&self.connection.socket).unwrap_or_default();
+        let of = match granted < RECEIVE_BUFFER {
+            true => format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10),
+            false => String::new(),
+        };
+        self.say_step(format_args!("from {local} to {}", self.gateway));
+        self.say_step(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
+        Ok(())
     }
-    command
-}
 
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    fn wakes_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Handshake => None,
+            Phase::Streaming => {
+                // While an answer is still to come, nothing else is asked.
+                let ask = self.silence.ask_at().filter(|_| self.exchange.machine.is_idle());
+                let idle = self.options.idle_timeout.map(|timeout| self.silence.last_data() + timeout);
+                let terminal = self.terminal.matters().then_some(self.next_terminal_check);
+                earlier(earlier(ask, idle), terminal)
+            }
+            Phase::Stopping => self.patience,
+            Phase::Draining(since) => Some(since),
+        }
+    }
+
+    fn take_datagram(&mut self) {
+        let datagram = self.exchange.datagram();
+        if self.phase == Phase::Handshake {
+            for line in lines(datagram) {
+                match Line::classify(line) {
+                    Line::Frame(_) => self.intake.counts.handshake_frames += 1,
+                    _ => self.say_step(format_args!("heard {}", printable(line))),
+                }
+            }
+            return;
+        }
+        let in_hand = self.exchange.machine.in_hand();
+        if !may_be_replies_only(datagram) || lines(datagram).any(|line| !matches!(Line::classify(line), Line::Reply(_)))
+        {
+            if let Some(gap) = self.silence.data(self.exchange.now()) {
+                self.say_unless_quiet(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
+            }
+            if self.phase == Phase::Streaming && matches!(in_hand, Some(Command::Status { .. })) {
+                self.exchange.machine.withdraw_status();
+            }
+        } else if self.silence.has_asked() && self.answers_status(datagram, in_hand) {
+            return;
+        }
+        self.intake.take(self.exchange.datagram(), in_hand.is_some());
+        if self.intake.is_complete() {
+            self.end(End::Count);
+        }
+    }
+
+    /// Whether a datagram of replies holds nothing but answers to our `STATUS`.
+    fn answers_status(&self, replies: &[u8], in_hand: Option<Command>) -> bool {
+        let is_outstanding = matches!(in_hand, Some(Command::Status { .. }));
+        lines(replies).all(|line| match Line::classify(line) {
+            Line::Reply(Reply::Status(status)) => status.channel == self.options.gateway.channel,
+            _ => is_outstanding,
+        })
+    }
+
+    fn note_sent(&mut self, command: Command, copy: u32) {
+        match self.exchange.network_error() {
+            None => self.say_step(format_args!("sent {command} (attempt {copy})")),
+            Some(error) => self.say_step(format_args!("could not send {command}: {error}")),
+        }
+        if let (Command::Start { .. }, Phase::Handshake) = (command, self.phase) {
+            let _ = self.ending.connection.set(Arc::clone(self.connection));
+            self.phase = Phase::Streaming;
+            self.started = self.exchange.now();
+            self.silence.begin(self.started);
+            self.drops.lock().unwrap_or_else(PoisonError::into_inner).begin();
+            self.intake.begin();
+            self.say_unless_quiet(format_args!(
+                "START is sent to {} (channel {}); waiting for data, Ctrl-C ends it",
+                self.gateway, self.options.gateway.channel
+            ));
+        }
+    }
+
+    fn note_settled(&mut self, command: Command, answer: Option<Answer>) {
+        match command {
+            Command::Start { .. } => {
+                let outcome = if answer.is_some() { "answered" } else { "not answered" };
+                self.say_step(format_args!("START was {outcome}; the port is shared with can-stop from now on"));
+                if answer.is_some() {
+                    self.silence.start_is_answered();
+                }
+                // Where that cannot be, can-stop takes a free port.
+                let _ = share(&self.connection.socket);
+            }
+            Command::Stop { .. } if self.phase == Phase::Stopping => {
+                if matches!(answer, Some(Answer::Status(_))) {
+                    self.say_unless_quiet(
+                        "STOP was sent again and refused, but the gateway says that the bus is halted",
+                    );
+                }
+                self.bus = Some(Bus::Halted);
+                self.phase = Phase::Draining(Instant::now());
+            }
+            Command::Status { .. } => self.explain_silence(answer),
+            _ => {}
+        }
+    }
+
+    fn explain_silence(&mut self, answer: Option<Answer>) {
+        let port_is_closed = self.port_is_closed();
+        match self.silence.answer(self.exchange.now(), answer, port_is_closed) {
+            Verdict::Nothing => {}
+            Verdict::StartAgain(words) => {
+                self.say_unless_quiet(words);
+                self.exchange.machine.push(Command::Start { channel: self.options.gateway.channel });
+            }
+            Verdict::Tell(words) => self.say_unless_quiet(words),
+            Verdict::Warn(words) => self.stderr.say(words),
+        }
+    }
+
+    fn port_is_closed(&self) -> bool {
+        self.exchange.network_error().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    }
+
+    /// A failed handshake is the session's end at once; any other is told in the end.
+    fn note_failure(&mut self, failure: Failure) -> Result<()> {
+        let error = self.exchange.explain(&failure, self.gateway);
+        match self.phase {
+            Phase::Handshake => return Err(error),
+            Phase::Streaming => {
+                self.failures.push(error);
+                self.end(End::StartRefused);
+            }
+            Phase::Stopping | Phase::Draining(_) => {
+                self.failures.push(error.context("the bus may still run: STOP was not confirmed"));
+                self.bus = Some(Bus::MayRun);
+                self.phase = Phase::Draining(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn note_trouble(&mut self) {
+        if self.phase == Phase::Handshake {
+            return;
+        }
+        self.intake.counts.network_errors += 1;
+        if self.intake.counts.network_errors == 1 && self.phase == Phase::Streaming {
+            let cause = match self.exchange.network_error() {
+                Some(error) if !self.port_is_closed() => error.to_string(),
+                _ => "its port is closed, is it starting anew?".to_owned(),
+            };
+            self.stderr.say(format_args!("cannot hear {} for now, still listening: {cause}", self.gateway));
+        }
+    }
+
+    /// Something is due; what, the clock tells.
+    fn note_time(&mut self) {
+        let now = self.exchange.read_up_to();
+        let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        if self.phase == Phase::Stopping && is_due(self.patience) {
+            self.patience = None;
+            self.stderr.say(format_args!(
+                "waiting for the gateway to confirm STOP; {}, and the bus may run on",
+                self.ending.way_out()
+            ));
+        }
+        if self.phase != Phase::Streaming {
+            return;
+        }
+        if self.next_terminal_check <= now {
+            self.next_terminal_check = now + CHECK_TERMINAL_EVERY;
+            self.terminal.check();
+        }
+        if self.exchange.machine.is_idle() && is_due(self.silence.ask_at()) {
+            self.silence.ask(now);
+            self.exchange.machine.push(Command::Status { channel: self.options.gateway.channel });
+        }
+        if let Some(timeout) = self.options.idle_timeout {
+            if is_due(Some(self.silence.last_data() + timeout)) {
+                let explanation = self.silence.explanation(self.port_is_closed());
+                self.failures.push(anyhow!(
+                    "nothing has arrived from {} for {} s (--idle-timeout): {explanation}",
+                    self.gateway,
+                    timeout.as_secs_f64()
+                ));
+                self.end(End::Idle);
+            }
+        }
+    }
+
+    /// Begins the end; the first reason stays.
+    fn end(&mut self, end: End) {
+        if self.phase != Phase::Streaming {
+            return;
+        }
+        self.ending.begun.store(true, Relaxed);
+        let bus_runs = self.silence.bus_runs() != Some(false) && !matches!(end, End::StartRefused);
+        self.end = Some(end);
+        if self.options.stop_on_exit && bus_runs {
+            self.exchange.machine.stop(Instant::now(), self.options.gateway.channel);
+            self.patience = Some(Instant::now() + PATIENCE);
+            self.phase = Phase::Stopping;
+        } else {
+            self.phase = Phase::Draining(Instant::now());
+        }
+    }
+
+    fn wait_for_writer(&self, writer: &Receiver<io::Result<()>>) -> io::Result<()> {
+        match writer.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => {
+                self.stderr.say(format_args!(
+                    "waiting for the reader of stdout to take the rest; {}, without it",
+                    self.ending.way_out()
+                ));
+                writer.recv().unwrap_or(Ok(()))
+            }
+            result => result.unwrap_or(Ok(())),
+        }
+    }
+
+    /// What is known of the bus in the end.
+    fn bus(&self) -> Bus {
+        match (self.bus, self.silence.bus_runs(), &self.end) {
+            (Some(known), ..) => known,
+            (None, _, Some(End::StartRefused)) => Bus::NotStarted,
+            (None, Some(false), _) => Bus::Halted,
+            (None, None, _) => Bus::MayRun,
+            (None, Some(true), Some(End::Idle)) if !self.silence.gateway_answers() => Bus::MayRun,
+            (None, Some(true), _) => Bus::Runs,
+        }
+    }
+
+    fn say_unless_quiet(&self, words: impl std::fmt::Display) {
+        if !self.options.gateway.quiet {
+            self.stderr.say(words);
+        }
+    }
+
+    fn say_step(&self, words: impl std::fmt::Display) {
+        if self.options.verbose {
+            self.stderr.say(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
+        }
+    }
 }

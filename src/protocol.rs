@@ -43,26 +43,13 @@ impl fmt::Display for BitRate {
 }
 
 impl FromStr for BitRate {
-    type Err = InvalidBitRate;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, InvalidBitRate> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = BIT_RATES.into_iter().find(|rate| rate.to_string() == text);
-        known.map(BitRate).ok_or(InvalidBitRate)
+        known.map(BitRate).ok_or("the gateway knows these bit rates, in kbit/s: 5 10 20 50 100 125 250 500 800 1000")
     }
 }
-
-/// The text is none of the gateway's bit rates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidBitRate;
-
-impl fmt::Display for InvalidBitRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gateway knows these bit rates, in kbit/s:")?;
-        BIT_RATES.iter().try_for_each(|rate| write!(f, " {rate}"))
-    }
-}
-
-impl std::error::Error for InvalidBitRate {}
 
 /// One entry of the gateway's acceptance filter: a frame passes if its identifier equals `id` in every bit that is
 /// set in `mask`. A mask of 0 lets every identifier of that length pass.
@@ -99,55 +86,28 @@ impl fmt::Display for Filter {
     }
 }
 
-/// Reads `STD:ID:MASK` or `EXT:ID:MASK`, identifier and mask in hexadecimal.
+/// Reads `STD:ID:MASK` or `EXT:ID:MASK`, identifier and mask in hexadecimal, with or without `0x`.
 impl FromStr for Filter {
-    type Err = InvalidFilter;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, InvalidFilter> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF";
+        let number = |text: &str| {
+            let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
+            hex(digits.as_bytes()).ok_or(SHAPE)
+        };
         let parts: Vec<&str> = text.split(':').collect();
-        let [kind, id, mask] = parts[..] else { return Err(InvalidFilter::Shape) };
-        let (id, mask) = (hex(id.as_bytes()), hex(mask.as_bytes()));
-        let (Some(id), Some(mask)) = (id, mask) else { return Err(InvalidFilter::Shape) };
-        if kind.eq_ignore_ascii_case("STD") {
-            if id.max(mask) > STANDARD_ID_MAX {
-                Err(InvalidFilter::Standard)
-            } else {
-                Ok(Filter::Standard { id, mask })
-            }
-        } else if kind.eq_ignore_ascii_case("EXT") {
-            if id.max(mask) > EXTENDED_ID_MAX {
-                Err(InvalidFilter::Extended)
-            } else {
-                Ok(Filter::Extended { id, mask })
-            }
-        } else {
-            Err(InvalidFilter::Shape)
+        let [kind, id, mask] = parts[..] else { return Err(SHAPE) };
+        let (id, mask) = (number(id)?, number(mask)?);
+        match kind.to_ascii_uppercase().as_str() {
+            "STD" if id.max(mask) <= STANDARD_ID_MAX => Ok(Filter::Standard { id, mask }),
+            "STD" => Err("identifier and mask of a STD filter have 11 bits: at most 7FF"),
+            "EXT" if id.max(mask) <= EXTENDED_ID_MAX => Ok(Filter::Extended { id, mask }),
+            "EXT" => Err("identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF"),
+            _ => Err(SHAPE),
         }
     }
 }
-
-/// Why a text is no [`Filter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidFilter {
-    /// Not of the form `STD:ID:MASK` or `EXT:ID:MASK`.
-    Shape,
-    /// Identifier or mask of a `STD` filter beyond 11 bits.
-    Standard,
-    /// Identifier or mask of an `EXT` filter beyond 29 bits.
-    Extended,
-}
-
-impl fmt::Display for InvalidFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            InvalidFilter::Shape => "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF",
-            InvalidFilter::Standard => "identifier and mask of a STD filter have 11 bits: at most 7FF",
-            InvalidFilter::Extended => "identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF",
-        })
-    }
-}
-
-impl std::error::Error for InvalidFilter {}
 
 /// A command to the gateway. `channel` is the number of the gateway's CAN port, one of [`CHANNELS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +123,8 @@ pub enum Command {
     Start { channel: u8 },
     /// Stop the controller.
     Stop { channel: u8 },
+    /// Ask for the controller's state; works while it is stopped and while it runs (guide, 1.5 and 4.3.5).
+    Status { channel: u8 },
 }
 
 impl Command {
@@ -173,7 +135,8 @@ impl Command {
             | Command::FilterClear { channel }
             | Command::FilterAdd { channel, .. }
             | Command::Start { channel }
-            | Command::Stop { channel } => channel,
+            | Command::Stop { channel }
+            | Command::Status { channel } => channel,
         }
     }
 
@@ -192,6 +155,7 @@ impl fmt::Display for Command {
             Command::FilterAdd { channel, filter } => write!(f, "CAN {channel} FILTER ADD {filter}"),
             Command::Start { channel } => write!(f, "CAN {channel} START"),
             Command::Stop { channel } => write!(f, "CAN {channel} STOP"),
+            Command::Status { channel } => write!(f, "CAN {channel} STATUS"),
         }
     }
 }
@@ -199,7 +163,7 @@ impl fmt::Display for Command {
 /// What a line from the gateway is, by its first words. Borrows the whole line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// `R ok` or `R ERR …`: the answer to a command.
+    /// `R ok`, `R ERR …` or `R CAN …`: the answer to a command.
     Reply(Reply<'a>),
     /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::frame::Frame::parse) tells.
     Frame(&'a [u8]),
@@ -216,6 +180,48 @@ pub enum Reply<'a> {
     Ok,
     /// The command was refused: the gateway's own words, the whole line.
     Refused(&'a [u8]),
+    /// The answer to `STATUS`.
+    Status(Status),
+}
+
+/// What the gateway says of a controller: `R CAN 1 -E--I 100` (software design guide, 4.3.5). The free transmit buffers
+/// at the end are read and not kept: who only listens sends no frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The channel, one of [`CHANNELS`].
+    pub channel: u8,
+    /// `B`: the controller is bus off.
+    pub bus_off: bool,
+    /// `E`: its error counters have reached the warning level.
+    pub error_warning: bool,
+    /// `O`: the gateway lost frames (data overrun).
+    pub overrun: bool,
+    /// `I`: it is stopped; otherwise it runs.
+    pub stopped: bool,
+}
+
+impl Status {
+    /// Reads the words after `R`: `CAN`, the channel, the five flags in their places, a number.
+    fn parse<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<Status> {
+        let is_can = words.next()?.eq_ignore_ascii_case(b"CAN");
+        let &[digit @ b'1'..=b'4'] = words.next()? else { return None };
+        let flags: &[u8; 5] = words.next()?.try_into().ok()?;
+        let buffers = words.next()?;
+        let flag = |place: usize, letter: u8| match flags[place].to_ascii_uppercase() {
+            b'-' => Some(false),
+            other => (other == letter).then_some(true),
+        };
+        let status = Status {
+            channel: digit - b'0',
+            bus_off: flag(0, b'B')?,
+            error_warning: flag(1, b'E')?,
+            overrun: flag(2, b'O')?,
+            // T, transmission pending, is no business of a listener.
+            stopped: flag(3, b'T').and(flag(4, b'I'))?,
+        };
+        let is_number = (1..=5).contains(&buffers.len()) && buffers.iter().all(u8::is_ascii_digit);
+        (is_can && is_number && words.next().is_none()).then_some(status)
+    }
 }
 
 impl<'a> Line<'a> {
@@ -225,10 +231,12 @@ impl<'a> Line<'a> {
         match words.next() {
             Some(first) if first.eq_ignore_ascii_case(b"M") => Line::Frame(line),
             Some(first) if first.eq_ignore_ascii_case(b"E") => Line::Event(line),
-            Some(first) if first.eq_ignore_ascii_case(b"R") => match words.next() {
+            Some(first) if first.eq_ignore_ascii_case(b"R") => match words.clone().next() {
                 Some(second) if second.eq_ignore_ascii_case(b"ERR") => Line::Reply(Reply::Refused(line)),
-                Some(second) if second.eq_ignore_ascii_case(b"ok") && words.next().is_none() => Line::Reply(Reply::Ok),
-                _ => Line::Unknown(line),
+                Some(second) if second.eq_ignore_ascii_case(b"ok") && words.clone().count() == 1 => {
+                    Line::Reply(Reply::Ok)
+                }
+                _ => Status::parse(words).map_or(Line::Unknown(line), |status| Line::Reply(Reply::Status(status))),
             },
             _ => Line::Unknown(line),
         }
@@ -266,8 +274,14 @@ pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     })
 }
 
+/// Whether the datagram can hold replies and nothing else. That it cannot is seen at its first byte, so a stream of
+/// frames is not looked into.
+pub(crate) fn may_be_replies_only(datagram: &[u8]) -> bool {
+    !matches!(datagram.first(), Some(b'M' | b'm'))
+}
+
 /// The words of a line; runs of white space between them count as one.
-pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 /// What comes so soon after a signal is the same wish: timeout(1) signals its child and then its group, and when a
 /// terminal closes, both the shell and the kernel send SIGHUP.
-const SAME: Duration = Duration::from_millis(100);
+const ONE_WISH: Duration = Duration::from_millis(100);
 
 /// How long a terminal takes to go, at most.
-const LEAVING: Duration = Duration::from_millis(300);
+const GOING: Duration = Duration::from_millis(300);
 
 /// What a signal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// Somebody wants the program to end.
     End,
     /// The terminal has closed, which a program that was started with SIGHUP ignored (by `nohup`) is to survive.
@@ -28,13 +28,13 @@ pub enum Signal {
 /// # Errors
 ///
 /// The system's, or that a handler is installed already.
-pub fn handle(mut handler: impl FnMut(Signal) + Send + 'static) -> Result<Terminal, ctrlc::Error> {
+pub(crate) fn handle(mut handler: impl FnMut(Signal) + Send + 'static) -> Result<Terminal, ctrlc::Error> {
     let ignores_hangup = hangup_is_ignored().unwrap_or(false) && has_terminal().unwrap_or(false);
     let terminal = Terminal { gone: ignores_hangup.then(Arc::default) };
     let watched = terminal.clone();
     let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
-        if last.is_none_or(|last| last.elapsed() >= SAME) {
+        if last.is_none_or(|last| last.elapsed() >= ONE_WISH) {
             let signal = if watched.is_just_going() { Signal::TerminalClosed } else { Signal::End };
             last = Some(Instant::now());
             handler(signal);
@@ -47,15 +47,20 @@ pub fn handle(mut handler: impl FnMut(Signal) + Send + 'static) -> Result<Termin
 /// and cannot say which signal came; so a signal counts as [`Signal::TerminalClosed`] if SIGHUP was ignored at birth and
 /// the terminal has just gone.
 #[derive(Clone, Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// When it was first found gone; `None` if that does not matter.
     gone: Option<Arc<OnceLock<Instant>>>,
 }
 
 impl Terminal {
-    /// To be called now and then: a shell that exits takes the terminal away from what it leaves in the background
+    /// Whether [`Terminal::check`] is to be called, about once a second.
+    pub fn matters(&self) -> bool {
+        self.gone.as_ref().is_some_and(|gone| gone.get().is_none())
+    }
+
+    /// Notes whether it is gone: a shell that exits takes the terminal away from what it leaves in the background
     /// without any signal, and the next signal is then somebody's wish.
-    pub fn look(&self) {
+    pub fn check(&self) {
         if let Some(gone) = &self.gone {
             if gone.get().is_none() && has_terminal() == Some(false) {
                 let _ = gone.set(Instant::now());
@@ -65,14 +70,14 @@ impl Terminal {
 
     /// A shell may send SIGHUP before it leaves the terminal, so that is given a moment.
     fn is_just_going(&self) -> bool {
-        const LOOKS: u32 = 30;
+        const CHECKS: u32 = 30;
         let Some(gone) = &self.gone else { return false };
-        for _ in 0..LOOKS {
-            self.look();
+        for _ in 0..CHECKS {
+            self.check();
             if let Some(gone) = gone.get() {
-                return gone.elapsed() < LEAVING;
+                return gone.elapsed() < GOING;
             }
-            thread::sleep(LEAVING / LOOKS);
+            thread::sleep(GOING / CHECKS);
         }
         false
     }

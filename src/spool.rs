@@ -1,27 +1,28 @@
-//! The bounded queue between the receiver and stdout.
+//! The bounded queue between the loop and stdout, and what went through it.
 //!
-//! The receiver must never wait for stdout: it appends to a buffer under a lock; the writer swaps that buffer for its
-//! own empty one and writes it out whole. To wake the writer for every datagram would cost more than the datagram
-//! itself, so after each write the writer rests for [`REST`], and only what comes after a quiet spell is written at
-//! once: the way a network card moderates its interrupts.
+//! The loop must never wait for stdout: it appends to a buffer under a lock; the writer swaps that buffer for its own
+//! empty one and writes it out whole. To wake the writer for every datagram would cost more than the datagram itself,
+//! so after each write the writer rests for [`REST`], and only what comes after a quiet spell is written at once: the
+//! way a network card moderates its interrupts.
 
+use std::collections::TryReserveError;
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// How many bytes can wait, in whole datagrams. As many again can be in the writer's hands.
-pub const CAPACITY: usize = 32 << 20;
+const CAPACITY: usize = 32 << 20;
 
 /// How long the writer rests after each write.
-pub const REST: Duration = Duration::from_millis(5);
+const REST: Duration = Duration::from_millis(8);
 
 /// A buffer that has held more than this is given back to the system once it is written out.
 const KEEP_AT_MOST: usize = 1 << 20;
 
 /// The queue. One thread pushes, another writes.
 #[derive(Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -29,7 +30,10 @@ pub struct Spool {
 #[derive(Debug)]
 struct State {
     waiting: Vec<u8>,
+    /// The writer's buffer while the writer has not begun.
+    spare: Vec<u8>,
     datagrams: u64,
+    written: u64,
     closed: bool,
     /// The writer has nothing to do and must be woken.
     writer_waits: bool,
@@ -37,7 +41,7 @@ struct State {
 
 /// Why a datagram did not get into the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// [`CAPACITY`] is reached.
     Full,
     /// The writer has failed.
@@ -46,9 +50,14 @@ pub enum Rejected {
 
 impl Spool {
     /// An empty one. Its buffers take up address space, but no memory until something waits in them.
-    pub fn new() -> Spool {
-        let state = State { waiting: empty_buffer(), datagrams: 0, closed: false, writer_waits: false };
-        Spool { state: Mutex::new(state), wake: Condvar::new() }
+    ///
+    /// # Errors
+    ///
+    /// The process may not have so much address space.
+    pub fn new() -> Result<Spool, TryReserveError> {
+        let (waiting, spare) = (empty_buffer()?, empty_buffer()?);
+        let state = State { waiting, spare, datagrams: 0, written: 0, closed: false, writer_waits: false };
+        Ok(Spool { state: Mutex::new(state), wake: Condvar::new() })
     }
 
     /// Appends what one datagram comes to, whole or not at all. Never waits for the writer.
@@ -80,14 +89,18 @@ impl Spool {
         self.wake.notify_one();
     }
 
-    /// Writes out what is pushed, until the spool is closed and empty. After each write, `after_write` is told how
-    /// many datagrams it was.
+    /// How many datagrams were written out, in whole batches.
+    pub fn written(&self) -> u64 {
+        self.lock().written
+    }
+
+    /// Writes out what is pushed, until the spool is closed and empty; calls `after_write` after each write.
     ///
     /// # Errors
     ///
     /// That of `out`. The spool is then closed and what waited in it thrown away.
-    pub fn write_out(&self, out: &mut impl Write, mut after_write: impl FnMut(u64)) -> io::Result<()> {
-        let mut batch = empty_buffer();
+    pub fn write_out(&self, out: &mut impl Write, mut after_write: impl FnMut()) -> io::Result<()> {
+        let mut batch = std::mem::take(&mut self.lock().spare);
         loop {
             let mut state = self.lock();
             while state.waiting.is_empty() && !state.closed {
@@ -101,20 +114,23 @@ impl Spool {
             let datagrams = std::mem::take(&mut state.datagrams);
             drop(state);
 
-            if let Err(error) = write_all(out, &batch) {
-                let mut state = self.lock();
+            let result = write_all(out, &batch);
+            let mut state = self.lock();
+            if let Err(error) = result {
                 state.closed = true;
                 state.waiting = Vec::new();
                 return Err(error);
             }
-            after_write(datagrams);
-            if batch.len() > KEEP_AT_MOST {
-                batch = empty_buffer();
-            } else {
-                batch.clear();
+            state.written += datagrams;
+            drop(state);
+            after_write();
+            let is_large = batch.len() > KEEP_AT_MOST;
+            batch.clear();
+            if is_large {
+                // A buffer that cannot be had anew is kept.
+                batch = empty_buffer().unwrap_or(batch);
             }
-            let state = self.lock();
-            let rest = self.wake.wait_timeout_while(state, REST, |state| !state.closed);
+            let rest = self.wake.wait_timeout_while(self.lock(), REST, |state| !state.closed);
             drop(rest);
         }
     }
@@ -124,16 +140,12 @@ impl Spool {
     }
 }
 
-impl Default for Spool {
-    fn default() -> Self {
-        Spool::new()
-    }
-}
-
 /// Room for all that may ever wait: a buffer that never grows is never copied, and allocators map one of this size
 /// for itself, so that dropping it gives the memory back.
-fn empty_buffer() -> Vec<u8> {
-    Vec::with_capacity(CAPACITY)
+fn empty_buffer() -> Result<Vec<u8>, TryReserveError> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(CAPACITY)?;
+    Ok(buffer)
 }
 
 /// Like [`Write::write_all`], but patient with an `out` that somebody else made non-blocking, as happens to pipes and

@@ -2,77 +2,75 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
-use crate::Verbosity;
-use crate::exchange::drive;
-use crate::handshake::{Handshake, Retry};
+use crate::address::Bind;
+use crate::exchange::{Connection, Exchange, Turn};
+use crate::handshake::{Answer, Machine, Retry, SETTLE};
+pub use crate::options::StopOptions;
 use crate::protocol::Command;
-use crate::socket::{Bind, OpenError, Target, open, open_for_sending, unreachable_words};
+use crate::socket::{OpenError, open, open_for_sending, unreachable_words};
+use crate::stderr::exit_code;
 
-/// What `can-stop` is told.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The gateway.
-    pub target: Target,
-    /// Our own end.
-    pub bind: Bind,
-    /// The gateway's CAN port, 1 to 4.
-    pub channel: u8,
-    /// Wait for the gateway's answer, this patiently.
-    pub confirm: Option<Retry>,
-    /// How much is said on stderr.
-    pub verbosity: Verbosity,
-}
-
-/// Halts the bus.
-///
-/// # Errors
-///
-/// What happened, to whom, and what to try: the name does not resolve, no way to the gateway, a port that was asked for
-/// is taken; if a confirmation was asked for, also that none came or that the gateway refused.
-pub fn run(options: &Options) -> Result<()> {
-    let gateway = options.target.resolve(&options.bind)?;
-    let command = Command::Stop { channel: options.channel };
-    let tell = |words: &str| {
-        if options.verbosity > Verbosity::Quiet {
-            crate::say("can-stop", words);
-        }
-    };
-    match options.confirm {
-        None => {
-            let socket = with_own_or_any_port(options, gateway, &tell, open_for_sending)?;
+/// Halts the bus; tells what to leave with. What there is to say has been said on stderr.
+pub fn run(options: &StopOptions) -> ExitCode {
+    exit_code("can-stop", |stderr| {
+        let say = |words: String| {
+            if !options.gateway.quiet {
+                stderr.say(words);
+            }
+        };
+        let gateway = options.gateway.target.resolve(&options.gateway.local())?;
+        let command = Command::Stop { channel: options.gateway.channel };
+        if !options.confirm {
+            let socket = on_local_or_any_port(options, gateway, &say, open_for_sending)?;
             socket
                 .send_to(&command.datagram(), gateway)
                 .map_err(|error| anyhow!(unreachable_words(gateway, &error)))?;
-            tell(&format!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
+            say(format!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
+            return Ok(());
         }
-        Some(retry) => {
-            // Beside a listener on our port its socket would be given the answer, so this takes a port for itself.
-            let socket = with_own_or_any_port(options, gateway, &tell, open)?;
-            let machine = Handshake::stop(Instant::now(), retry, options.channel);
-            drive(machine, &socket, gateway, |_| ())?;
-            tell(&format!("sent {command} to {gateway}; the gateway confirmed it"));
+        // Beside a listener on our port its socket would be given the answer, so this takes a port for itself.
+        let connection = Connection::new(on_local_or_any_port(options, gateway, &say, open)?);
+        match confirm(options, &connection, gateway)? {
+            Some(Answer::Status(_)) => {
+                say(format!("sent {command} to {gateway} again, which refused it but says that the bus is halted"))
+            }
+            _ => say(format!("sent {command} to {gateway}; the gateway confirmed it")),
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-/// Halting the bus matters more than the port: unless the user insists on one, any will do when ours is taken.
-fn with_own_or_any_port(
-    options: &Options,
+fn confirm(options: &StopOptions, connection: &Connection, gateway: SocketAddr) -> Result<Option<Answer>> {
+    let now = Instant::now();
+    let command = Command::Stop { channel: options.gateway.channel };
+    let machine = Machine::new(now, Retry::from(&options.retry), SETTLE, [command]);
+    let mut exchange = Exchange::new(connection, machine, now);
+    loop {
+        match exchange.turn(None) {
+            Turn::Settled(_, answer) => return Ok(answer),
+            Turn::Failed(failure) => return Err(exchange.explain(&failure, gateway)),
+            _ => {}
+        }
+    }
+}
+
+/// Halting the bus matters more than the port: any will do when the one asked for is taken.
+fn on_local_or_any_port(
+    options: &StopOptions,
     gateway: SocketAddr,
-    tell: &dyn Fn(&str),
+    say: &dyn Fn(String),
     open: fn(&Bind, SocketAddr) -> Result<UdpSocket, OpenError>,
 ) -> Result<UdpSocket, OpenError> {
-    match open(&options.bind, gateway) {
-        Err(OpenError::Bind(taken, error))
-            if error.kind() == io::ErrorKind::AddrInUse && options.bind.port().is_none() =>
-        {
-            let socket = open(&options.bind.with_any_port(), gateway)?;
-            tell(&format!("UDP port {} is taken here, so the command goes out from a free port", taken.port()));
+    let local = options.gateway.local();
+    match open(&local, gateway) {
+        Err(OpenError::Bind(taken, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+            let socket = open(&local.with_any_port(), gateway)?;
+            say(format!("UDP port {} is taken here, so the command goes out from a free port", taken.port()));
             Ok(socket)
         }
         opened => opened,

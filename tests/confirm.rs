@@ -160,22 +160,22 @@ fn beside_a_running_can_listen_it_hears_the_answer_and_costs_the_listener_no_dat
 }
 
 #[test]
-fn on_the_very_port_of_a_running_can_listen_it_would_hear_nothing_so_it_refuses_and_sends_nothing() {
+fn on_the_very_port_of_a_running_can_listen_it_would_hear_nothing_so_it_takes_a_free_one_and_says_so() {
     let gateway = Gateway::start();
     let port = free_port();
     let local = format!("127.0.0.1:{port}");
     let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target()]));
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway.wait_for_command("CAN 1 START\n");
     for bind in [local, format!("0.0.0.0:{port}")] {
         let finished = run(&mut can_stop(["--confirm", "--bind", &bind, "--target", &gateway.target()]));
-        assert_eq!(finished.code(), Some(1), "{finished:?}");
-        assert!(
-            only_line(&finished, "can-stop").starts_with(&format!("UDP port {port} is taken here")),
-            "{finished:?}"
-        );
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let [taken, confirmed] = finished.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{finished:?}") };
+        assert!(taken.starts_with(&format!("can-stop: UDP port {port} is taken here")), "{finished:?}");
+        assert!(confirmed.contains("the gateway confirmed it"), "{finished:?}");
     }
-    assert_eq!(commands_until_now(&gateway).last().map(String::as_str), Some("CAN 1 START\n"));
+    let stops = gateway.received().into_iter().filter(|received| received.text() == STOP);
+    assert!(stops.clone().count() == 2 && stops.map(|stop| stop.from.port()).all(|from| from != port));
 }
 
 /// What the gateway was sent, all of which is in front of the test's own datagram.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use can_udp::format::{Influx, candump};
 use can_udp::frame::Frame;
 use nix::sys::signal::Signal;
-use programs::{Finished, Running, can_listen, start};
+use programs::{Finished, Running, can_listen, start, wait_until_shared};
 use simulator::Gateway;
 
 struct Session {
@@ -23,8 +23,8 @@ impl Session {
     fn start(format: &str) -> Session {
         let gateway = Gateway::start();
         let listener = start(&mut can_listen(["--target", &gateway.target(), "--format", format]));
-        listener.wait_for_stderr("is started");
-        gateway.wait_for_command("CAN 1 START\n");
+        listener.wait_for_stderr("START is sent");
+        wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
         Session { gateway, listener }
     }
 
@@ -277,7 +277,7 @@ fn influx_names_the_device_as_the_target_was_given() {
     let gateway = Gateway::start();
     let target = format!("localhost:{}", gateway.address().port());
     let listener = start(&mut can_listen(["--target", &target, "--format", "influx"]));
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway.wait_for_command("CAN 1 START\n");
     gateway.send("M 1 CSD 1\n");
     listener.wait_for_stdout(&format!("can,device={target},channel=1,id=001 dlc=0i,data=\"\" "));
@@ -361,7 +361,7 @@ fn a_malformed_line_is_shown_with_what_is_wrong_with_it_as_it_comes() {
         };
         let sessions: Vec<_> = some.iter().map(begin).collect();
         for (gateway, listener, line, fault) in sessions {
-            listener.wait_for_stderr("is started");
+            listener.wait_for_stderr("START is sent");
             gateway.wait_for_command("CAN 1 START\n");
             gateway.send(line);
             let shown = &line[..line.len().min(200)];

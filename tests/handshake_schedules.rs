@@ -11,7 +11,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use can_udp::handshake::{Action, Failure, Handshake, Retry, SETTLE};
+use can_udp::handshake::{self, Action, Failure, Retry, SETTLE};
 use can_udp::protocol::{BitRate, Command, Filter, replies};
 
 const ATTEMPTS: u32 = 3;
@@ -35,6 +35,10 @@ enum Fate {
     Doubled,
     /// Late and twice.
     DoubledLate,
+    /// The reply arrives in time; the program stands still and reads it after the timeout's end.
+    ReadAfterTheDeadline,
+    /// As soon as the reply is read the program stands still, and the network's copy of it arrives meanwhile.
+    DoubledWhileStandingStill,
 }
 
 const FATES: [Fate; 8] = [
@@ -46,6 +50,19 @@ const FATES: [Fate; 8] = [
     Fate::AfterTheNextTimeout,
     Fate::Doubled,
     Fate::DoubledLate,
+];
+
+/// For runs in which the program stands still now and then.
+const FATES_WITH_STALLS: [Fate; 9] = [
+    Fate::InTime,
+    Fate::RequestLost,
+    Fate::ReplyLost,
+    Fate::AtTheDeadline,
+    Fate::AfterTheRetransmission,
+    Fate::AfterTheNextTimeout,
+    Fate::DoubledLate,
+    Fate::ReadAfterTheDeadline,
+    Fate::DoubledWhileStandingStill,
 ];
 
 /// What the gateway makes of `INIT`.
@@ -70,6 +87,7 @@ struct Setting {
     stale: Stale,
     /// From which command on (counting from 0) every copy is answered in time: where runs would be too many.
     calm_from: usize,
+    fates: &'static [Fate],
 }
 
 /// A way to break the machine.
@@ -79,12 +97,13 @@ enum Flaw {
     DoesNotWaitLateRepliesOut,
     LeavesOutTheLastAdd,
     MakesAnAttemptTooMany,
+    LooksAtTheClockBeforeItReads,
 }
 
 /// The machine under test, whole or broken. Broken ones that hurry are the true machine with a clock that jumps.
 #[derive(Clone)]
 struct Machine {
-    handshake: Handshake,
+    machine: handshake::Machine,
     flaw: Option<Flaw>,
     jumped: Duration,
     answered: bool,
@@ -95,27 +114,35 @@ impl Machine {
         let attempts = if flaw == Some(Flaw::MakesAnAttemptTooMany) { ATTEMPTS + 1 } else { ATTEMPTS };
         let filters = if flaw == Some(Flaw::LeavesOutTheLastAdd) { &FILTERS[1..] } else { &FILTERS };
         let retry = Retry { timeout: TIMEOUT, attempts };
-        let handshake = Handshake::start(now, retry, 1, BitRate::DEFAULT, filters);
-        Machine { handshake, flaw, jumped: Duration::ZERO, answered: true }
+        let channel = 1;
+        let mut commands =
+            vec![Command::Init { channel, bit_rate: BitRate::DEFAULT }, Command::FilterClear { channel }];
+        commands.extend(filters.iter().map(|&filter| Command::FilterAdd { channel, filter }));
+        commands.push(Command::Start { channel });
+        let machine = handshake::Machine::new(now, retry, retry.initial_quiet(), commands);
+        Machine { machine, flaw, jumped: Duration::ZERO, answered: true }
     }
 
     fn poll(&mut self, now: Instant) -> Result<Action, Failure> {
         loop {
-            let action = self.handshake.poll(now + self.jumped)?;
-            let Action::Wait(until) = action else {
-                self.answered &= !matches!(action, Action::Send { .. });
+            let action = self.machine.poll(now + self.jumped)?;
+            let Action::Wait(Some(until)) = action else {
+                if let Action::Send { .. } = action {
+                    self.answered = false;
+                    self.machine.sent(now + self.jumped);
+                }
                 return Ok(action);
             };
             let until = until - self.jumped;
             let patience = match self.flaw {
                 Some(Flaw::TakesAnyReplyAtOnce) if self.answered => Duration::ZERO,
                 Some(Flaw::DoesNotWaitLateRepliesOut) if self.answered => SETTLE,
-                _ => return Ok(Action::Wait(until)),
+                _ => return Ok(Action::Wait(Some(until))),
             };
             let hasty = until.min(now + patience);
             self.jumped += until - hasty;
             if hasty > now {
-                return Ok(Action::Wait(hasty));
+                return Ok(Action::Wait(Some(hasty)));
             }
         }
     }
@@ -154,8 +181,14 @@ struct World {
     /// What the gateway has carried out, without immediate repetitions.
     carried_out: Vec<Command>,
     running: bool,
-    started: bool,
     noise: usize,
+    /// Until when the program stands still.
+    stands_still_until: Option<Instant>,
+    /// For how long it will, once it has read a reply.
+    then_stands_still: Option<Duration>,
+    has_stood_still: bool,
+    /// Replies that arrived meanwhile.
+    unread: Vec<(Option<usize>, &'static str)>,
 }
 
 /// Frames, events and rubbish around a reply, in the same datagram: what is before it and what is after it.
@@ -181,34 +214,34 @@ impl World {
             refused: false,
             carried_out: Vec::new(),
             running: setting.init == Init::RefusesWhileRunning,
-            started: false,
             noise: 0,
+            stands_still_until: None,
+            then_stands_still: None,
+            has_stood_still: false,
+            unread: Vec::new(),
         }
     }
 
     /// Runs this world and all that fork from it; tells how many there were.
     fn explore(mut self) -> Result<u64, String> {
         loop {
-            if self.now > self.born + 60 * TIMEOUT {
+            if self.now > self.born + 90 * TIMEOUT {
                 return Err(self.violation("does not come to an end"));
             }
             match self.machine.poll(self.now) {
-                Ok(Action::Wait(until)) if until <= self.now => {
+                Ok(Action::Wait(None)) => return Err(self.violation("waits for ever")),
+                Ok(Action::Wait(Some(until))) if until <= self.now => {
                     return Err(self.violation("waits for a time that is past"));
                 }
-                Ok(Action::Wait(until)) => self.let_time_pass(until)?,
+                Ok(Action::Wait(Some(until))) => self.let_time_pass(until)?,
+                Ok(Action::Settled { .. }) => {}
                 Ok(Action::TakeOver(_)) if self.refused && self.setting.init != Init::Accepts => {}
                 Ok(Action::TakeOver(_)) => return Err(self.violation("takes over without a refusal")),
-                Ok(Action::Done) => return self.check_success().map(|()| 1),
-                Ok(Action::Send { command: command @ Command::Start { .. }, .. }) => {
-                    self.check_start()?;
-                    self.started = true;
-                    self.sent.push((command, 1));
-                }
+                Ok(Action::Send { command: Command::Start { .. }, .. }) => return self.check_start().map(|()| 1),
                 Ok(Action::Send { command, .. }) => {
                     self.note_sent(command)?;
                     let calm = self.sent.len() > self.setting.calm_from;
-                    let fates = if calm { &FATES[..1] } else { &FATES };
+                    let fates = if calm { &FATES[..1] } else { self.setting.fates };
                     return fates.iter().map(|&fate| self.clone().suffer(fate).explore()).sum();
                 }
                 Err(failure) => return self.check_failure(&failure).map(|()| 1),
@@ -250,6 +283,14 @@ impl World {
             Fate::AfterTheNextTimeout => [Some(2 * TIMEOUT), None],
             Fate::Doubled => [Some(ROUND_TRIP), Some(ROUND_TRIP + repeated)],
             Fate::DoubledLate => [Some(TIMEOUT + A_LITTLE), Some(TIMEOUT + A_LITTLE + repeated)],
+            Fate::ReadAfterTheDeadline => {
+                self.stands_still_until = Some(self.now + TIMEOUT + TIMEOUT / 5);
+                [Some(ROUND_TRIP), None]
+            }
+            Fate::DoubledWhileStandingStill => {
+                self.then_stands_still = Some(4 * SETTLE);
+                [Some(ROUND_TRIP), Some(ROUND_TRIP + repeated)]
+            }
         };
         let replies = replies.map(|delay| delay.map(|delay| delay - soon));
         self.network.push(Event {
@@ -262,22 +303,50 @@ impl World {
 
     /// Lets the next thing happen that is under way, or the time of `until` come.
     fn let_time_pass(&mut self, until: Instant) -> Result<(), String> {
-        let next = (0..self.network.len()).min_by_key(|&index| (self.network[index].at, self.network[index].last));
-        match next.map(|index| (index, self.network[index])) {
-            Some((index, event)) if (event.at, event.last) <= (until, false) => {
-                self.network.swap_remove(index);
+        if let Some(until) = self.stands_still_until.take() {
+            self.has_stood_still = true;
+            // The clock first, although what has arrived is not read yet.
+            if self.machine.flaw == Some(Flaw::LooksAtTheClockBeforeItReads) {
+                self.now = until;
+            }
+            while let Some(event) = self.next_event(until) {
+                match event.what {
+                    What::Request(number, delays) => self.carry_out(event.at, number, delays),
+                    What::Reply(number, line) => self.unread.push((number, line)),
+                }
+            }
+            if self.machine.flaw == Some(Flaw::LooksAtTheClockBeforeItReads) {
+                return Ok(());
+            }
+            self.now = until;
+        }
+        for (number, line) in std::mem::take(&mut self.unread) {
+            self.deliver(number, line)?;
+        }
+        if self.now >= until {
+            return Ok(());
+        }
+        match self.next_event(until) {
+            Some(event) => {
                 self.now = event.at.max(self.now);
                 match event.what {
-                    What::Request(number, delays) => self.carry_out(number, delays),
+                    What::Request(number, delays) => self.carry_out(self.now, number, delays),
                     What::Reply(number, line) => self.deliver(number, line)?,
                 }
             }
-            _ => self.now = until,
+            None => self.now = until,
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, number: usize, delays: [Option<Duration>; 2]) {
+    /// The next thing to happen, if it does so before that time is over.
+    fn next_event(&mut self, until: Instant) -> Option<Event> {
+        let next = (0..self.network.len()).min_by_key(|&index| (self.network[index].at, self.network[index].last))?;
+        let event = self.network[next];
+        ((event.at, event.last) <= (until, false)).then(|| self.network.swap_remove(next))
+    }
+
+    fn carry_out(&mut self, at: Instant, number: usize, delays: [Option<Duration>; 2]) {
         let command = self.sent[number].0;
         let refused = match (command, self.setting.init) {
             (Command::Init { .. }, Init::RefusesForGood) => true,
@@ -293,7 +362,7 @@ impl World {
         let line = if refused { "R ERR 5 controller is running" } else { "R ok" };
         for delay in delays.into_iter().flatten() {
             let last = delay + ROUND_TRIP / 2 == 2 * TIMEOUT;
-            self.network.push(Event { at: self.now + delay, last, what: What::Reply(Some(number), line) });
+            self.network.push(Event { at: at + delay, last, what: What::Reply(Some(number), line) });
         }
     }
 
@@ -301,13 +370,16 @@ impl World {
         if number != self.sent.len().checked_sub(1) {
             return Err(self.violation("credits a reply to another command than its own"));
         }
+        if let Some(stall) = self.then_stands_still.take() {
+            self.stands_still_until = Some(self.now + stall);
+        }
         self.answered = true;
         self.refused |= line != "R ok";
         self.machine.answered = true;
         let (before, after) = NOISE[self.noise % NOISE.len()];
         self.noise += 1;
         for reply in replies(format!("{before}{line}{after}").as_bytes()) {
-            self.machine.handshake.handle_reply(self.now + self.machine.jumped, reply);
+            self.machine.machine.handle_reply(self.now + self.machine.jumped, reply);
         }
         Ok(())
     }
@@ -321,14 +393,10 @@ impl World {
             needed.insert(0, "CAN 1 STOP");
         }
         let carried_out: Vec<String> = self.carried_out.iter().map(Command::to_string).collect();
-        if carried_out == needed { Ok(()) } else { Err(self.violation("starts what is not set up")) }
-    }
-
-    fn check_success(&self) -> Result<(), String> {
-        if self.started && self.setting.init != Init::RefusesForGood {
+        if carried_out == needed && self.setting.init != Init::RefusesForGood {
             Ok(())
         } else {
-            Err(self.violation("is done without START"))
+            Err(self.violation("starts what is not set up"))
         }
     }
 
@@ -339,7 +407,10 @@ impl World {
         let deserved = match failure {
             Failure::NoReply(named) => {
                 let deadline = self.last_sent + TIMEOUT;
-                *named == command && copies == ATTEMPTS && !self.answered && self.now == deadline
+                *named == command
+                    && copies == ATTEMPTS
+                    && !self.answered
+                    && (self.now == deadline || self.has_stood_still && self.now > deadline)
             }
             Failure::Refused(named, words) => {
                 let inits = self.sent.iter().filter(|(sent, _)| matches!(sent, Command::Init { .. })).count();
@@ -366,8 +437,8 @@ impl World {
 
 const STALE: [Stale; 3] = [
     Stale::Nothing,
-    Stale::Reply("R ok", Duration::from_millis(19)),
-    Stale::Reply("R ERR 9 stale", Duration::from_millis(19)),
+    Stale::Reply("R ok", Duration::from_millis(249)),
+    Stale::Reply("R ERR 9 stale", Duration::from_millis(249)),
 ];
 
 fn explore_all(flaw: Option<Flaw>, settings: impl IntoIterator<Item = Setting>) -> Result<u64, String> {
@@ -398,17 +469,24 @@ fn no_stale_reply_breaks_the_handshake() {
 #[test]
 fn no_schedule_breaks_the_taking_over_of_a_running_controller() {
     let init = Init::RefusesWhileRunning;
-    assert_holds("running controller", [Setting { init, stale: Stale::Nothing, calm_from: 3 }]);
+    assert_holds("running controller", [Setting { init, stale: Stale::Nothing, calm_from: 3, fates: &FATES }]);
 }
 
 #[test]
 fn no_schedule_makes_the_handshake_insist_on_a_gateway_that_refuses_for_good() {
     let init = Init::RefusesForGood;
-    assert_holds("refusing gateway", [Setting { init, stale: Stale::Nothing, calm_from: 3 }]);
+    assert_holds("refusing gateway", [Setting { init, stale: Stale::Nothing, calm_from: 3, fates: &FATES }]);
+}
+
+/// Replies that lie in the queue while the program stands still have arrived all the same.
+#[test]
+fn no_stall_of_the_program_breaks_the_handshake() {
+    let fates = &FATES_WITH_STALLS;
+    assert_holds("stalls", [Setting { fates, ..accepting(Stale::Nothing, 3) }]);
 }
 
 fn accepting(stale: Stale, calm_from: usize) -> Setting {
-    Setting { init: Init::Accepts, stale, calm_from }
+    Setting { init: Init::Accepts, stale, calm_from, fates: &FATES }
 }
 
 #[track_caller]
@@ -416,6 +494,14 @@ fn assert_found(flaw: Flaw, violation: &str) {
     let found = explore_all(Some(flaw), STALE.map(|stale| accepting(stale, 3)));
     let found = found.expect_err("the schedules show no fault in a broken machine");
     assert!(found.contains(violation), "{found}");
+}
+
+#[test]
+fn a_program_that_looks_at_the_clock_before_it_reads_is_found_out() {
+    let setting = Setting { fates: &FATES_WITH_STALLS, ..accepting(Stale::Nothing, 3) };
+    let found = explore_all(Some(Flaw::LooksAtTheClockBeforeItReads), [setting]);
+    let found = found.expect_err("the schedules show no fault in a program that reads too late");
+    assert!(found.contains("credits a reply to another"), "{found}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod simulator;
 use std::net::UdpSocket;
 
 use nix::sys::signal::Signal;
-use programs::{can_listen, can_listen_plain, free_port, start};
+use programs::{can_listen, can_listen_plain, free_port, start, wait_until_shared};
 use simulator::{Gateway, Reaction};
 
 /// The commands of a session with default options.
@@ -18,7 +18,7 @@ const DEFAULT: [&str; 4] =
 fn commands_with(options: &[&str]) -> Vec<String> {
     let gateway = Gateway::start();
     let listener = start(can_listen(["--target", &gateway.target()]).args(options));
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway
         .wait_for(programs::PATIENCE, |received| received.iter().any(|datagram| datagram.text().ends_with("START\n")));
     gateway.commands()
@@ -30,7 +30,7 @@ fn a_healthy_gateway_is_sent_the_four_commands_each_after_the_reply_to_the_one_b
     let gateway = Gateway::builder().script(|_, _| Reaction::Delay(LATE)).start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     gateway.wait_for_command("CAN 1 START\n");
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     assert_eq!(gateway.commands(), DEFAULT);
     for pair in gateway.received().windows(2) {
         assert!(pair[1].at - pair[0].at >= LATE, "{:?} did not wait for the reply", pair[1].text());
@@ -47,9 +47,9 @@ fn start_is_sent_once_and_waits_for_no_reply_and_the_handshake_prints_nothing() 
         })
         .start();
     // Five times the patience with any command: whoever waited for the reply to START would have sent it again.
-    let options = ["--timeout", "0.2", "--idle-timeout", "1"];
+    let options = ["--timeout", "0.2", "--idle-timeout", "1", "--status-after", "0"];
     let finished = start(can_listen(["--target", &gateway.target()]).args(options)).wait();
-    assert!(finished.stderr.contains("is started"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("START is sent"), "{}", finished.stderr);
     assert_eq!(gateway.commands(), DEFAULT);
     assert_eq!(finished.text(), "");
     assert!(finished.stderr.contains("3 frames during the handshake not printed"), "{}", finished.stderr);
@@ -116,7 +116,7 @@ fn a_reply_counts_whatever_its_line_ending_case_and_company() {
         (gateway, listener, String::from_utf8_lossy(reply))
     });
     for (gateway, listener, reply) in sessions {
-        listener.wait_for_stderr("is started");
+        listener.wait_for_stderr("START is sent");
         gateway.wait_for_command("CAN 1 START\n");
         assert_eq!(gateway.commands(), DEFAULT, "after {reply:?}");
     }
@@ -138,7 +138,7 @@ fn frames_events_and_rubbish_are_no_reply_so_the_command_is_sent_again() {
         (gateway, listener, command)
     });
     for (gateway, listener, command) in sessions {
-        listener.wait_for_stderr("is started");
+        listener.wait_for_stderr("START is sent");
         gateway.wait_for_command("CAN 1 START\n");
         let copies = gateway.commands().iter().filter(|received| *received == command).count();
         assert!(copies > others.len(), "{command:?} was sent {copies} times");
@@ -149,7 +149,7 @@ fn frames_events_and_rubbish_are_no_reply_so_the_command_is_sent_again() {
 fn a_controller_that_still_runs_is_stopped_and_initialised_again_and_the_user_is_told() {
     let gateway = Gateway::builder().running(true).start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway.wait_for_command("CAN 1 START\n");
     let expected = [&["CAN 1 INIT STD 250\n", "CAN 1 STOP\n"], &DEFAULT[..]].concat();
     assert_eq!(gateway.commands(), expected);
@@ -172,7 +172,7 @@ fn everything_is_sent_from_the_local_port_that_was_asked_for() {
 fn stdout_gets_each_datagram_as_it_came_with_a_newline_only_where_none_ends_it() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
-    gateway.wait_for_command("CAN 1 START\n");
+    wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
     let datagrams: [(&[u8], &[u8]); 10] = [
         (b"M 1 CSD 100 55 AA\n", b"M 1 CSD 100 55 AA\n"),
         (b"no newline", b"no newline\n"),

@@ -6,7 +6,7 @@ mod simulator;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start};
+use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared};
 use simulator::{Gateway, Reaction};
 
 const INIT: &str = "CAN 1 INIT STD 250\n";
@@ -21,7 +21,7 @@ const TAKEN_OVER: &str = "can-listen: the gateway refused INIT (R ERR 3 controll
 /// Has a frame sent and printed, which shows that the listener still listens, and ends it.
 #[track_caller]
 fn one_frame_then_end(gateway: &Gateway, listener: Running) -> Finished {
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway.wait_for_command(START);
     gateway.send("M 1 CSD 7FF EE\n");
     listener.wait_for_stdout("EE");
@@ -40,7 +40,7 @@ fn a_running_controller_is_stopped_and_initialised_again_and_one_line_says_so() 
     let said: Vec<&str> = finished.stderr.lines().collect();
     assert_eq!(said.len(), 3, "{finished:?}");
     assert_eq!(said[0], TAKEN_OVER);
-    assert!(said[1].contains(" is started "), "{finished:?}");
+    assert!(said[1].contains(" START is sent "), "{finished:?}");
 }
 
 #[test]
@@ -158,7 +158,21 @@ fn a_refused_start_ends_it_with_1_and_the_gateways_words_in_every_format() {
 }
 
 #[test]
-fn a_start_refused_after_the_timeout_ends_nothing() {
+fn a_start_refused_within_two_timeouts_is_the_failure_that_it_is() {
+    let late = |command: &str, _| match command {
+        START => Reaction::Delay(Duration::from_millis(900)),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(late).refuse("CAN 1 START", "R ERR 7 no power").start();
+    let finished = run(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.6"]));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(!finished.stderr.contains("is started"), "{finished:?}");
+    assert!(finished.stderr.contains("the bus was not started\n"), "{finished:?}");
+    assert!(finished.stderr.contains("the gateway refused CAN 1 START: R ERR 7 no power"), "{finished:?}");
+}
+
+#[test]
+fn a_start_refused_after_two_timeouts_ends_nothing() {
     let late = |command: &str, _| match command {
         START => Reaction::Delay(Duration::from_millis(900)),
         _ => Reaction::Answer,
@@ -179,8 +193,7 @@ fn later_replies_end_nothing_and_refusals_are_printed_in_raw_and_told_on_stderr_
     ] {
         let gateway = Gateway::start();
         let listener = start(&mut can_listen(["--target", &gateway.target(), "--format", format]));
-        listener.wait_for_stderr("is started");
-        gateway.wait_for_command(START);
+        wait_until_shared(gateway.wait_for_command(START).from);
         gateway.send("R ERR 9 later\n");
         gateway.send("R ok\n");
         let finished = one_frame_then_end(&gateway, listener);
@@ -196,7 +209,7 @@ fn the_answer_to_a_can_stop_from_the_same_port_goes_to_the_listener_and_ends_not
     let port = free_port();
     let local = format!("127.0.0.1:{port}");
     let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target(), "-f", "candump"]));
-    listener.wait_for_stderr("is started");
+    wait_until_shared(gateway.wait_for_command(START).from);
     let shared = format!("0.0.0.0:{port}");
     assert_eq!(run(&mut can_stop(["--bind", &shared, "--target", &gateway.target()])).code(), Some(0));
     assert_eq!(gateway.wait_for_command(STOP).from.to_string(), local);

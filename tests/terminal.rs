@@ -98,7 +98,7 @@ fn so_are_events_refusals_and_malformed_lines_of_the_stream() {
     let gateway = Gateway::builder().script(|_, _| Reaction::Answer).start();
     let listen = &mut can_listen(["--format", "candump", "--target", &gateway.target()]);
     let listener = start(listen);
-    listener.wait_for_stderr("is started");
+    listener.wait_for_stderr("START is sent");
     gateway.wait_for_command("CAN 1 START\n");
     for kind in ["E 1", "R ERR 7", "M 1 CSD"] {
         gateway.send(format!("{kind} \x1B[2J\u{9B}{long}\n"));

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 /// How long a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -230,6 +231,24 @@ impl Output {
             .expect("no reader panics");
         collected.ended
     }
+}
+
+/// Waits until the listener bound to this address owes no command an answer any more, not even `START`: from then on
+/// it shares its port.
+#[track_caller]
+pub fn wait_until_shared(listener: SocketAddr) {
+    let wildcard = match listener.ip() {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, listener.port())),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, listener.port())),
+    };
+    wait_until("a port that is shared", || {
+        let socket = Socket::new(Domain::for_address(wildcard), Type::DGRAM, None).expect("a socket");
+        if wildcard.is_ipv6() {
+            socket.set_only_v6(true).expect("it is not bound yet");
+        }
+        socket.set_reuse_port(true).expect("a socket can share its port");
+        socket.bind(&wildcard.into()).is_ok()
+    });
 }
 
 /// A UDP port that is free now, and that nobody is given who asks for any port (Linux gives those from 32768 up).

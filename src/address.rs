@@ -1,0 +1,136 @@
+//! The addresses as the user writes them, the gateway's and ours, and the resolving of names.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow};
+
+/// The UDP port of the gateway and, unless told otherwise, ours.
+pub const PORT: u16 = 5000;
+
+/// The gateway: `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    /// Finds the address, asking the system's resolver if the host is a name. Of a name's addresses the first that
+    /// `local` can reach is taken; with no preference there, the first IPv4 address before the first IPv6 one.
+    ///
+    /// # Errors
+    ///
+    /// The resolver does not know the name, or its addresses are not of `local`'s kind.
+    pub fn resolve(&self, local: &Bind) -> Result<SocketAddr> {
+        let canonical = |address: SocketAddr| match address.ip().to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+            IpAddr::V6(_) => address,
+        };
+        let found = (self.host.as_str(), self.port).to_socket_addrs().map_err(|error| {
+            anyhow!("cannot resolve {self}: {error}; check the name, or give the gateway's IP address with --target")
+        })?;
+        let mut addresses: Vec<SocketAddr> = found.map(canonical).collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        let suits = |address: &SocketAddr| local.ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
+        addresses.into_iter().find(suits).ok_or_else(|| {
+            let family = if local.ip.is_some_and(|ip| ip.is_ipv4()) { "IPv4" } else { "IPv6" };
+            anyhow!(
+                "{self} has no {family} address, but the local address (--bind or CAN_BIND) is one; give both of one kind"
+            )
+        })
+    }
+}
+
+/// As the user wrote it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Target {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address \
+                             (with --target or in CAN_TARGET)";
+        let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
+            let (host, after) = bracketed.split_once(']').ok_or(SHAPE)?;
+            match after {
+                "" => (host, None),
+                _ => (host, Some(after.strip_prefix(':').ok_or(SHAPE)?)),
+            }
+        } else if text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()) {
+            return Err("write an IPv6 address in brackets, as in [fd00::1], [fd00::1]:5000 or [fe80::1%eth0] \
+                        (with --target or in CAN_TARGET)");
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let plain = |c: char| c.is_ascii_graphic() && !"[]/,;\"'\\".contains(c);
+        if host.is_empty() || !host.chars().all(|c| plain(c) || c.is_alphanumeric()) {
+            return Err(SHAPE);
+        }
+        let port = match port {
+            None => PORT,
+            // A sign would be taken for a part of the number.
+            Some(digits) => Some(digits)
+                .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok())
+                .filter(|&port| port != 0)
+                .ok_or("a port is a number from 1 to 65535 (with --target or in CAN_TARGET)")?,
+        };
+        Ok(Target { text: text.to_owned(), host: host.to_owned(), port })
+    }
+}
+
+/// Where our own end is bound: `IP`, `IP:PORT`, `[IPV6]` or `[IPV6]:PORT`. Port 0 takes any free one. The default is
+/// the wildcard address of the target's family and port [`PORT`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bind {
+    ip: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl Bind {
+    /// The same address with any free port.
+    pub fn with_any_port(self) -> Bind {
+        Bind { port: Some(0), ..self }
+    }
+
+    /// The address to bind for talking to `gateway`.
+    pub fn address(&self, gateway: SocketAddr) -> SocketAddr {
+        let wildcard = match gateway {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(self.ip.unwrap_or(wildcard), self.port.unwrap_or(PORT))
+    }
+}
+
+impl FromStr for Bind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free \
+                             one (with --bind or in CAN_BIND)";
+        let (ip, port) = match text.parse::<SocketAddr>() {
+            Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => return Err(SHAPE),
+            Ok(address) => (address.ip(), Some(address.port())),
+            Err(_) => {
+                let unbracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                match unbracketed.unwrap_or(text).parse::<IpAddr>() {
+                    Ok(ip) if unbracketed.is_none() || ip.is_ipv6() => (ip, None),
+                    _ => return Err(SHAPE),
+                }
+            }
+        };
+        // An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is one that reaches IPv4 gateways.
+        Ok(Bind { ip: Some(ip.to_canonical()), port })
+    }
+}

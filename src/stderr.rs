@@ -1,0 +1,132 @@
+//! The bounded queue in front of stderr. Nobody waits for stderr: whoever has something to say puts it here, and a
+//! thread of its own writes it out, however long that takes.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::{self, ExitCode};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How many lines may wait.
+const LINES_MAX: usize = 1200;
+
+/// How many may wait when the gateway's words are added to them, so that ours still fit.
+const GATEWAY_LINES_MAX: usize = 1000;
+
+/// How long the end of the program waits for stderr.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Says things on stderr, each line under the program's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Stderr {
+    program: &'static str,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<String>,
+    /// A line has left the queue and is not yet written.
+    writing: bool,
+    skipped: u64,
+}
+
+impl Stderr {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it gives no thread.
+    fn new(program: &'static str) -> io::Result<Stderr> {
+        let shared = Arc::<Shared>::default();
+        let writer = Arc::clone(&shared);
+        thread::Builder::new().name("stderr".to_owned()).spawn(move || writer.write_for_ever())?;
+        Ok(Stderr { program, shared })
+    }
+
+    /// Says something.
+    pub fn say(&self, words: impl Display) {
+        self.put(words, LINES_MAX);
+    }
+
+    /// Says what the gateway wants said, of which there may be more than can be shown.
+    pub fn say_for_gateway(&self, words: impl Display) {
+        self.put(words, GATEWAY_LINES_MAX);
+    }
+
+    /// How many lines did not fit.
+    pub fn skipped(&self) -> u64 {
+        self.shared.lock().skipped
+    }
+
+    /// Says why, if stderr takes it in a moment, and leaves the process.
+    pub fn leave(&self, words: impl Display, code: i32) -> ! {
+        self.say(words);
+        self.flush(Duration::from_millis(100));
+        process::exit(code);
+    }
+
+    /// Waits until all is said, for so long at most.
+    fn flush(&self, patience: Duration) {
+        let is_busy = |state: &mut State| state.writing || !state.lines.is_empty();
+        let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, is_busy);
+    }
+
+    fn put(&self, words: impl Display, most: usize) {
+        let mut state = self.shared.lock();
+        if state.lines.len() < most {
+            state.lines.push_back(format!("{}: {words}\n", self.program));
+            self.shared.changed.notify_all();
+        } else {
+            state.skipped += 1;
+        }
+    }
+}
+
+/// Does a program's work; tells what to leave with, after an error was said.
+pub(crate) fn exit_code(program: &'static str, work: impl FnOnce(&Stderr) -> anyhow::Result<()>) -> ExitCode {
+    let stderr = match Stderr::new(program) {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            let _ = io::stderr().write_all(format!("{program}: cannot start a thread: {error}\n").as_bytes());
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = work(&stderr);
+    if let Err(error) = &result {
+        stderr.say(format_args!("{error:#}"));
+    }
+    stderr.flush(LAST_WORDS);
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_for_ever(&self) {
+        let mut state = self.lock();
+        loop {
+            while state.lines.is_empty() {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let line = state.lines.pop_front().unwrap_or_default();
+            state.writing = true;
+            drop(state);
+            // A stderr that is gone is no reason to fail.
+            let _ = io::stderr().write_all(line.as_bytes());
+            state = self.lock();
+            state.writing = false;
+            self.changed.notify_all();
+        }
+    }
+}
