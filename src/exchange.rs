@@ -317,3 +317,6 @@ impl<E: Endpoint> Exchange<E> {
 pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
+
+#[cfg(test)]
+mod simulation;

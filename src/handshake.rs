@@ -288,7 +288,7 @@ impl Machine {
         };
         if let Some(Owed { heard, .. }) = &mut self.owed {
             match (&answer, *heard) {
-                (Answer::Ok, Heard::OneOk) => self.owed = None,
+                (Answer::Ok, Heard::OneOk) => {}
                 (Answer::Ok, Heard::Nothing) => return *heard = Heard::OkUntil(now + SETTLE),
                 _ => return,
             }
