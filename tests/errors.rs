@@ -4,8 +4,9 @@ mod programs;
 mod simulator;
 
 use std::net::UdpSocket;
+use std::process::Command;
 
-use programs::{Finished, can_listen, can_listen_plain, can_stop, closed_port, only_line, run, start};
+use programs::{Finished, can_listen, can_listen_plain, can_stop, closed_port, command_line, only_line, run, start};
 use simulator::{Gateway, Reaction};
 
 /// The one line with which `can-listen` fails when it talks to `target` with these options.
@@ -193,4 +194,27 @@ fn a_target_and_a_local_address_of_different_families_are_an_error() {
             assert_names(&failed(&finished, program), &[target, "the local address"]);
         }
     }
+}
+
+#[test]
+fn too_little_memory_is_an_error_before_anything_is_sent() {
+    let gateway = Gateway::start();
+    let listen = can_listen(["--target", &gateway.target()]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -v 60000; exec \"$@\"", "sh"]).args(command_line(&listen));
+    let line = failed(&run(&mut limited), "can-listen");
+    assert_names(&line, &["not enough memory for the spool", "ulimit -v"]);
+    assert_eq!(gateway.commands(), [""; 0]);
+}
+
+#[test]
+fn what_the_system_says_of_a_local_address_is_not_blamed_on_low_ports() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    // A link-local address without its interface.
+    let line = failed(&run(&mut can_listen_plain(["--target", "[::1]:9", "--bind", "[fe80::1]:0"])), "can-listen");
+    assert_names(&line, &["cannot bind [fe80::1]:0", "--bind"]);
+    assert!(!line.contains("1024"), "{line}");
 }

@@ -404,3 +404,24 @@ fn events_and_refusals_go_to_stderr_as_they_come_and_ok_goes_nowhere() {
         assert_eq!(after_losses(&finished), "");
     }
 }
+
+#[test]
+fn count_counts_frames_where_frames_are_printed_also_in_the_middle_of_a_datagram() {
+    for (format, printed, report) in [
+        ("candump", vec!["can1 001#", "can1 002#", "can1 003#"], " 3 datagrams (3 frames, "),
+        ("raw", vec!["R ok", "M 1 CSD 1", "M 1 CSD 2"], " 2 datagrams ("),
+    ] {
+        let gateway = Gateway::start();
+        let count = if format == "raw" { "2" } else { "3" };
+        let listener = start(&mut can_listen(["--target", &gateway.target(), "--format", format, "-n", count]));
+        wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
+        gateway.send("M 1 CSD 1\nM 1 CSD 2\n");
+        gateway.send("M 1 CSD 3\nM 1 CSD 4\n");
+        let finished = listener.wait();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        let text = finished.text();
+        let lines: Vec<&str> = text.lines().map(|line| line.split_once(") ").map_or(line, |(_, rest)| rest)).collect();
+        assert_eq!(lines, printed);
+        assert!(finished.stderr.contains(report), "{finished:?}");
+    }
+}

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use programs::{Finished, Running, can_listen, can_listen_plain, closed_port, free_port, start};
+use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, closed_port, free_port, run, start};
 use simulator::{Gateway, Reaction};
 
 const INIT: &str = "CAN 1 INIT STD 250\n";
@@ -262,4 +262,60 @@ fn a_port_that_was_closed_only_at_first_is_not_named_as_the_cause() {
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("is the gateway on, and reachable"), "{ended:?}");
     assert_eq!(silent.commands().last().map(String::as_str), Some("CAN 1 INIT STD 250\n"));
+}
+
+#[test]
+fn can_stop_and_at_once_can_listen_over_a_slow_network_credits_no_answer_to_the_wrong_command() {
+    let slow = |command: &str, _| match command {
+        CLEAR => Reaction::LoseRequest,
+        _ => Reaction::Delay(Duration::from_millis(60)),
+    };
+    let gateway = Gateway::builder().running(true).script(slow).start();
+    let local = format!("127.0.0.1:{}", free_port());
+    let options = ["--bind", &local, "--target", &gateway.target()];
+    assert_eq!(run(&mut can_stop(options)).code(), Some(0));
+    let finished = run(can_listen_plain(options).args(["--timeout", "0.5"]));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("no reply to CAN 1 FILTER CLEAR"), "{finished:?}");
+    assert_eq!(gateway.commands(), [STOP, INIT, CLEAR, CLEAR, CLEAR]);
+}
+
+#[test]
+fn a_reply_that_arrived_in_time_counts_however_late_it_is_read() {
+    let script = |command: &str, _| match command {
+        INIT => Reaction::Delay(Duration::from_millis(100)),
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(script).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--attempts", "1"]));
+    gateway.wait_for_command(INIT);
+    listener.freeze();
+    // The stall itself.
+    thread::sleep(Duration::from_millis(1200));
+    listener.thaw();
+    let finished = one_frame_then_end(&gateway, listener);
+    assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START]);
+    assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
+}
+
+#[test]
+fn a_copy_of_a_reply_that_arrives_while_the_program_stands_still_is_not_credited_to_the_next_command() {
+    let script = |command: &str, _| match command {
+        INIT => Reaction::LoseReply,
+        CLEAR => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(script).start();
+    let options = ["--timeout", "0.5", "--attempts", "1", "-v"];
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    gateway.wait_for_command(INIT);
+    gateway.send("R ok\n");
+    listener.wait_for_stderr("heard R ok");
+    listener.freeze();
+    gateway.send("R ok\n");
+    thread::sleep(Duration::from_millis(80));
+    listener.thaw();
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert_eq!(gateway.commands(), [INIT, CLEAR]);
 }

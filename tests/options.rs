@@ -400,3 +400,30 @@ fn verbose_shows_each_step_of_the_handshake_with_its_time() {
     assert!(steps[0].contains("from 127.0.0.1:") && steps[0].contains(&gateway.target()), "{stderr}");
     assert!(stderr.contains("receive buffer"), "{stderr}");
 }
+
+#[test]
+fn an_ipv4_address_in_the_clothes_of_ipv6_is_a_local_address_for_an_ipv4_target() {
+    let gateway = Gateway::start();
+    let arguments = ["--bind", "[::ffff:127.0.0.1]:0", "--target", &gateway.target(), "-n", "1"];
+    let finished = run(&mut can_listen_plain(arguments));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+}
+
+#[test]
+fn what_is_wrong_with_a_target_or_a_count_is_said() {
+    for program in [listen_with, stop_with] {
+        refused(program, &["--target", "fe80::1%lo"], "in brackets");
+    }
+    for count in ["0", "-1", "1.5", "", "many", "99999999999999999999"] {
+        refused(listen_with, &[&format!("-n={count}")], "a whole number, 1 or more");
+    }
+}
+
+#[test]
+fn filters_can_be_written_with_0x() {
+    let gateway = Gateway::start();
+    let arguments = ["--filter", "STD:0x100:7FF", "--filter", "ext:0X18FE0201:0x1fffffff", "-n", "1"];
+    assert_eq!(run(can_listen(["--target", &gateway.target()]).args(arguments)).code(), Some(0));
+    let commands = gateway.commands();
+    assert_eq!(commands[2..4], ["CAN 1 FILTER ADD STD 100 7FF\n", "CAN 1 FILTER ADD EXT 18FE0201 1FFFFFFF\n"]);
+}

@@ -5,22 +5,24 @@ mod programs;
 mod simulator;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::PtyMaster;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe, write};
 use programs::{
-    Running, can_listen, can_listen_plain, can_stop, frame, free_port, numbers, reported_lost, run,
-    send_at_the_pace_of, start, start_uncollected, start_unread, start_with, terminal, wait_until,
+    DEFAULT_SIGNALS, Running, can_listen, can_listen_plain, can_stop, command_line, frame, free_port, numbers,
+    reported_lost, run, send_at_the_pace_of, start, start_uncollected, start_unread, start_with, terminal, wait_until,
 };
 use simulator::{Gateway, Reaction};
 
@@ -231,7 +233,7 @@ fn a_signal_during_name_resolution_ends_it_at_once_with_130() {
     let listen = can_listen_plain(["--bind", "127.0.0.1:0", "--target", "gateway.invalid"]);
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]).arg(&settings);
-    command.arg(listen.get_program()).args(listen.get_args());
+    command.args(command_line(&listen));
     let listener = start(&mut command);
     name_server.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
     name_server.recv(&mut [0; 512]).expect("the name is asked for");
@@ -246,9 +248,9 @@ fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Run
     let (master, name) = terminal();
     // Should the test fail, it shall not stay behind for long.
     let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec setsid -c \"$@\" <\"$0\""]).arg(name);
-    command.args(wrapper).arg(listen.get_program()).args(listen.get_args());
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec env \"$1\" setsid -c \"${@:2}\" <\"$0\""]).arg(name).arg(DEFAULT_SIGNALS);
+    command.args(wrapper).args(command_line(&listen));
     let listener = start(&mut command);
     listener.wait_for_lines(1);
     assert_ne!(controlling_terminal(&listener.proc("stat")), "0");
@@ -304,7 +306,7 @@ fn in_the_background_of_a_script_sigterm_ends_it_in_order() {
     let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
     let mut script = Command::new("sh");
     script.args(["-c", "\"$@\" & echo \"its number: $!.\" >&2; wait $!; echo \"exit code: $?.\" >&2", "sh"]);
-    let script = start(script.arg(listen.get_program()).args(listen.get_args()));
+    let script = start(script.args(command_line(&listen)));
     script.wait_for_lines(1);
     let number = number_told_by(&script);
     (0..100).for_each(|n| gateway.send(frame(n)));
@@ -368,7 +370,7 @@ fn a_stderr_that_is_closed_or_broken_is_no_failure() {
     let gateway = Gateway::start();
     let listen = can_listen(["--target", &gateway.target()]);
     let mut closed = Command::new("sh");
-    closed.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(listen.get_program()).args(listen.get_args());
+    closed.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).args(command_line(&listen));
     let listener = start(&mut closed);
     listener.wait_for_lines(1);
     listener.signal(Signal::SIGTERM);
@@ -453,4 +455,108 @@ fn under_nohup_sigterm_ends_it_in_order_when_the_shell_has_left_the_terminal_lon
     kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
     let ended = shell.wait();
     assert_eq!(reported_lost(&ended.stderr), (0, 0));
+}
+
+/// A pipe that is full and that nobody reads, as long as the second thing returned is there.
+fn full_pipe() -> (OwnedFd, OwnedFd) {
+    let (unread, full) = pipe().expect("a pipe");
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe need not block");
+    while write(&full, &[b'x'; 4096]).is_ok() {}
+    while write(&full, b"x").is_ok() {}
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).expect("a pipe can block");
+    (full, unread)
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_up_neither_stop_nor_the_end() {
+    let gateway = Gateway::start();
+    let (full, _unread) = full_pipe();
+    let listen = &mut can_listen(["--stop-on-exit", "--target", &gateway.target()]);
+    let listener = start_uncollected(listen, Stdio::null(), full);
+    gateway.wait_for_command("CAN 1 START\n");
+    listener.signal(Signal::SIGTERM);
+    gateway.wait_for_command("CAN 1 STOP\n");
+    assert_eq!(listener.wait().code(), Some(0));
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_up_no_idle_timeout() {
+    let gateway = Gateway::start();
+    let (full, _unread) = full_pipe();
+    let listen = &mut can_listen(["-q", "--idle-timeout", "1", "--target", &gateway.target()]);
+    assert_eq!(start_uncollected(listen, Stdio::null(), full).wait().code(), Some(1));
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_and_a_flood_of_events_hold_up_neither_stop_nor_the_end() {
+    let gateway = Gateway::builder().script(|_, _| Reaction::Answer).start();
+    let (full, _unread) = full_pipe();
+    let listen = &mut can_listen(["--format", "candump", "--stop-on-exit", "--target", &gateway.target()]);
+    let listener = start_uncollected(listen, Stdio::null(), full);
+    let address = gateway.wait_for_command("CAN 1 START\n").from;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(SeqCst) {
+                gateway.send_to(address, b"E 1 ERRORWARNING SET\nE 1 ERRORWARNING RESET\n");
+            }
+        });
+        listener.signal(Signal::SIGTERM);
+        let stopped = panic::catch_unwind(AssertUnwindSafe(|| {
+            gateway.wait_for_command("CAN 1 STOP\n");
+            listener.wait().code()
+        }));
+        over.store(true, SeqCst);
+        assert_eq!(stopped.expect("it ends"), Some(0));
+    });
+}
+
+#[test]
+fn what_a_reader_that_dies_did_not_take_is_in_the_report() {
+    let gateway = Gateway::start();
+    let (listener, unread) = start_unread(&mut can_listen(["--target", &gateway.target()]));
+    let mut reader = BufReader::new(unread);
+    assert_eq!(reader.by_ref().lines().next().expect("a line").expect("text"), "R ok");
+    // More than a pipe holds.
+    listener.freeze();
+    (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
+    listener.thaw();
+    wait_until("a writer that waits for the reader", || {
+        let address = gateway.wait_for_command("CAN 1 START\n").from;
+        programs::queued(address) == Some(0)
+    });
+    drop(reader);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    let taken: u32 =
+        ended.stderr.split_once("; up to ").and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok()).unwrap_or(0);
+    // The first of them may have fitted into the pipe.
+    assert!((4..=5).contains(&taken), "{ended:?}");
+    assert!(ended.stderr.contains(" datagrams not taken by the reader"), "{ended:?}");
+}
+
+#[test]
+fn a_disk_that_is_full_after_the_count_was_reached_is_an_error_all_the_same() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let full = File::options().write(true).open("/dev/full").expect("Linux has /dev/full");
+    let ended = start_with(&mut can_listen(["-n", "1", "--target", &gateway.target()]), full.into()).wait();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("cannot write to stdout: No space left on device"), "{ended:?}");
+}
+
+#[test]
+fn under_nohup_on_a_silent_bus_sigterm_ends_it_in_order_seconds_after_the_shell_has_left_the_terminal() {
+    let gateway = Gateway::start();
+    let leave = ["sh", "-c", "set -m; nohup \"$@\" & echo \"its number: $!.\" >&2; read gone", "sh"];
+    let (mut terminal, shell) = session_in_a_terminal(&gateway, &leave);
+    let number = number_told_by(&shell);
+    terminal.write_all(b"\n").expect("the shell reads it");
+    let stat = || fs::read_to_string(format!("/proc/{number}/stat")).expect("it runs");
+    wait_until("the terminal to be gone", || controlling_terminal(&stat()) == "0");
+    // The time itself.
+    thread::sleep(Duration::from_secs(3));
+    kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
+    let ended = shell.wait();
+    assert_eq!(reported_lost(&ended.stderr), (0, 0), "{ended:?}");
+    assert!(!ended.stderr.contains("the terminal has closed"), "{ended:?}");
 }

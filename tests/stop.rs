@@ -145,3 +145,24 @@ fn a_port_that_was_asked_for_and_is_taken_holds_up_no_stop() {
     let received = gateway.wait_for(PATIENCE, |received| received.len() == 4);
     assert!(received.iter().all(|stop| stop.text() == STOP && stop.from.port() != port), "{received:?}");
 }
+
+#[test]
+fn during_the_handshake_of_a_listener_the_port_is_not_shared() {
+    let unanswered = |command: &str, _| match command {
+        "CAN 1 FILTER CLEAR\n" => Reaction::LoseReply,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(unanswered).start();
+    let bind = format!("0.0.0.0:{}", free_port());
+    let options = ["--target", &gateway.target(), "--bind", &bind, "--timeout", "2", "--attempts", "1"];
+    let listener = start(&mut can_listen_plain(options));
+    let ours = gateway.wait_for_command("CAN 1 FILTER CLEAR\n").from;
+    let finished = run(&mut can_stop(["--target", &gateway.target(), "--bind", &bind]));
+    assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains(&format!("port {} is taken", ours.port())), "{}", finished.stderr);
+    assert_ne!(gateway.wait_for_command(STOP).from.port(), ours.port());
+    // Its answer is credited to nobody.
+    let ended = listener.wait();
+    assert!(ended.stderr.contains("no reply to CAN 1 FILTER CLEAR"), "{ended:?}");
+    assert!(!gateway.commands().contains(&"CAN 1 START\n".to_owned()));
+}

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use programs::{
-    PATIENCE, Running, can_listen, can_listen_plain, frame, numbers, queued, reported_lost, run, send_at_the_pace_of,
-    start, start_unread, wait_until,
+    PATIENCE, Running, can_listen, can_listen_plain, command_line, frame, numbers, queued, reported_lost, run,
+    send_at_the_pace_of, start, start_unread, wait_until,
 };
 use simulator::Gateway;
 
@@ -170,7 +170,7 @@ fn without_proc_the_report_says_that_losses_in_the_kernel_are_unknown() {
     let listen = can_listen_plain(["--bind", "127.0.0.1:0", "-n", "1", "--target", &gateway.target()]);
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
-    command.arg(listen.get_program()).args(listen.get_args());
+    command.args(command_line(&listen));
     let ended = run(&mut command);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(ended.stderr.contains("lost: unknown"), "{ended:?}");

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with};
+use programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with, wait_until};
 use simulator::{Gateway, Reaction};
 
 #[test]
@@ -314,4 +314,85 @@ fn a_sigterm_in_a_flood_loses_nothing_that_was_sent_before_it() {
         let [.., a, b, c, d] = (number as u64).to_be_bytes();
         assert!(frame.contains(&format!(" {a:02X} {b:02X} {c:02X} {d:02X} ")), "a gap before {frame}");
     }
+}
+
+#[test]
+fn stop_goes_out_at_once_though_start_is_unanswered_and_its_late_answer_confirms_nothing() {
+    let lost = |command: &str, _| match command {
+        "CAN 1 START\n" | "CAN 1 STOP\n" => Reaction::LoseReply,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(lost).start();
+    let options = ["--stop-on-exit", "--timeout", "1", "--attempts", "1"];
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    listener.wait_for_stderr("START is sent");
+    let signalled = Instant::now();
+    listener.signal(Signal::SIGINT);
+    let stop = gateway.wait_for_command("CAN 1 STOP\n");
+    // A timeout is 1 s, and START's answer is owed for two.
+    assert!(stop.at - signalled < Duration::from_millis(500), "{:?}", stop.at - signalled);
+    gateway.send("R ok\n");
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("the bus may still run: STOP was not confirmed: no reply to CAN 1 STOP"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn stop_is_confirmed_though_start_is_never_answered() {
+    let lost = |command: &str, _| match command {
+        "CAN 1 START\n" => Reaction::LoseReply,
+        _ => Reaction::Answer,
+    };
+    let gateway = Gateway::builder().script(lost).start();
+    // Who waited for START's answer, or repeated STOP only after a timeout, would not end within the test's patience.
+    let options = ["--stop-on-exit", "--timeout", "60"];
+    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
+    listener.wait_for_stderr("START is sent");
+    listener.signal(Signal::SIGINT);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("the bus is halted"), "{ended:?}");
+}
+
+#[test]
+fn one_datagram_and_stop_on_exit_send_one_stop() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let ended = run(&mut can_listen(["--target", &gateway.target(), "-n", "1", "--stop-on-exit"]));
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
+}
+
+#[test]
+fn while_stop_is_being_confirmed_after_another_end_the_first_signal_does_not_leave_and_the_second_does() {
+    let lost = |command: &str, _| match command {
+        "CAN 1 STOP\n" => Reaction::LoseReply,
+        _ => Reaction::Answer,
+    };
+    for option in [["-n", "1"], ["--idle-timeout", "0.2"]] {
+        let gateway = Gateway::builder().script(lost).start();
+        let options = ["--stop-on-exit", "--timeout", "60", "--status-after", "0"];
+        let mut listener = start(can_listen(["--target", &gateway.target()]).args(options).args(option));
+        listener.wait_for_stderr("waiting for the gateway to confirm STOP; Ctrl-C twice leaves at once");
+        listener.signal(Signal::SIGINT);
+        listener.wait_for_stderr("it is ending already; Ctrl-C once more leaves at once");
+        assert!(!listener.has_ended());
+        wait_until("its end", || {
+            listener.signal(Signal::SIGINT);
+            listener.has_ended()
+        });
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(130), "{ended:?}");
+    }
+    // After a signal it takes one more.
+    let gateway = Gateway::builder().script(lost).start();
+    let listener = start(can_listen(["--target", &gateway.target(), "--stop-on-exit", "--timeout", "60"]).arg("-q"));
+    gateway.wait_for_command("CAN 1 START\n");
+    listener.wait_for_lines(1);
+    listener.signal(Signal::SIGINT);
+    listener.wait_for_stderr("waiting for the gateway to confirm STOP; Ctrl-C leaves at once");
+    listener.signal(Signal::SIGINT);
+    assert_eq!(listener.wait().code(), Some(130));
 }

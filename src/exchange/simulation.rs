@@ -72,7 +72,10 @@ struct World {
 impl World {
     fn new(seed: u64) -> World {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        (0..4).for_each(|_| drop(dice.roll(2)));
+        // The first numbers of neighbouring seeds are alike.
+        for _ in 0..4 {
+            dice.roll(2);
+        }
         let (loss, stall) = ([3, 6, 20][dice.roll(3) as usize], [5, 20, 100][dice.roll(3) as usize]);
         let (knows_status, running) = (!dice.once_in(3), dice.once_in(3));
         World {

@@ -44,10 +44,19 @@ pub fn can_listen_plain<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>)
     command
 }
 
+/// A program whose environment and signals are those of a user at a terminal, however the tests were started.
 fn clean(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command.env_remove("CAN_TARGET").env_remove("CAN_BIND");
+    let mut command = Command::new("env");
+    command.args([DEFAULT_SIGNALS, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
     command
+}
+
+/// What makes env(1) undo that the tests themselves were started with signals ignored, as nohup(1) does.
+pub const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,TERM";
+
+/// The program and its arguments, without what [`DEFAULT_SIGNALS`] needs.
+pub fn command_line(command: &Command) -> impl Iterator<Item = &OsStr> {
+    command.get_args().skip(1)
 }
 
 /// A program that was started by a test. Dropping it kills it.
