@@ -281,6 +281,9 @@ impl<E: Endpoint> Exchange<E> {
             Failure::Refused(command, _) => command,
         };
         let advice = match command {
+            Command::Init { init, .. } if init.listen_only || init.data_bit_rate.is_some() => {
+                "STOP did not help: perhaps this gateway does not know --listen-only or --data-bitrate; try without"
+            }
             Command::Init { .. } => {
                 "STOP did not help: is another program using this gateway, or can it not do this --bitrate?"
             }

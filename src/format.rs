@@ -1,7 +1,7 @@
-//! One datagram in, the bytes for stdout out: raw, candump, influx. No socket, no clock, no thread; nothing is
-//! allocated per frame once the buffers have grown to their size.
+//! One datagram in, the bytes for stdout out, in each [`Format`]. No socket, no clock, no thread; nothing is allocated
+//! per frame once the buffers have grown to their size.
 //!
-//! [`candump`] and [`Influx`] write one frame each and need nothing else of this crate's programs:
+//! [`candump`], [`Influx`] and [`pcap`] write one frame each and need nothing else of this crate's programs:
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,15 +19,24 @@
 //! Influx::new("10.8.0.109").write(&frame, received, &mut line);
 //! assert_eq!(
 //!     String::from_utf8(line)?,
-//!     "can,device=10.8.0.109,channel=1,id=123 dlc=2i,data=\"1122\",b0=17i,b1=34i 1436509052249713000\n"
+//!     "can,channel=1,device=10.8.0.109,id=123 dlc=2i,data=\"1122\",b0=17i,b1=34i 1436509052249713000\n"
 //! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod candump;
+mod influx;
+mod pcap;
+mod raw;
+
 use std::time::Duration;
 
-use crate::frame::{Frame, Id, Kind, Malformed};
-use crate::protocol::{HEX_DIGITS, Line, Reply, escape_into, lines};
+pub use candump::candump;
+pub use influx::Influx;
+pub use pcap::{PCAP_HEADER, pcap};
+
+use crate::frame::{Frame, Id, Malformed};
+use crate::protocol::{HEX_DIGITS, Line, Reply, lines};
 
 /// What a datagram becomes on stdout. The words are also those of `can-listen --help`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,6 +48,8 @@ pub enum Format {
     Candump,
     /// InfluxDB's line protocol, one point for each frame
     Influx,
+    /// For Wireshark and tshark, one record for each frame
+    Pcap,
 }
 
 impl Format {
@@ -50,7 +61,7 @@ impl Format {
 
 /// A line that a format has no place for on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aside<'a> {
+pub(crate) enum Aside<'a> {
     /// `R ERR …`
     Refusal(&'a [u8]),
     /// `E …`
@@ -61,37 +72,34 @@ pub enum Aside<'a> {
 
 /// Turns the datagrams of one session into what stdout gets.
 #[derive(Debug)]
-pub struct Formatter {
-    writer: Writer,
-}
-
-#[derive(Debug)]
-enum Writer {
+pub(crate) enum Formatter {
     Raw { escape: bool },
     Candump,
     Influx(Influx),
+    Pcap,
 }
 
 impl Formatter {
     /// `device` is the gateway as InfluxDB shall know it. With `escape`, raw shows every byte outside 0x20 to 0x7E,
     /// except the newline, as `\xNN`: whoever can fake the gateway's address could otherwise write to the user's
-    /// terminal. The other formats never contain such bytes.
+    /// terminal. The other formats for terminals never contain such bytes.
     pub fn new(format: Format, device: &str, escape: bool) -> Formatter {
-        let writer = match format {
-            Format::Raw => Writer::Raw { escape },
-            Format::Candump => Writer::Candump,
-            Format::Influx => Writer::Influx(Influx::new(device)),
-        };
-        Formatter { writer }
+        match format {
+            Format::Raw => Formatter::Raw { escape },
+            Format::Candump => Formatter::Candump,
+            Format::Influx => Formatter::Influx(Influx::new(device)),
+            Format::Pcap => Formatter::Pcap,
+        }
     }
 
     /// What goes out before anything else.
     pub fn header(&self) -> &'static [u8] {
-        b""
+        if let Formatter::Pcap = self { &PCAP_HEADER } else { b"" }
     }
 
-    /// Appends to `out` what a datagram comes to. `received` tells when it was received (time since 1970); it is
-    /// asked only if the format shows it. Lines with no place on stdout go to `aside`.
+    /// Appends to `out` what a datagram comes to; where frames are printed, at most so many of them, and the rest of the
+    /// datagram is left out. Tells how many there were. `received` tells when the datagram was received (time since
+    /// 1970); it is asked only if the format shows it. Lines with no place on stdout go to `aside`.
     pub fn write(
         &mut self,
         datagram: &[u8],
@@ -100,15 +108,8 @@ impl Formatter {
         out: &mut Vec<u8>,
         mut aside: impl FnMut(Aside<'_>),
     ) -> u64 {
-        if let Writer::Raw { escape } = self.writer {
-            if escape {
-                escape_into(out, datagram);
-            } else {
-                out.extend_from_slice(datagram);
-            }
-            if datagram.last().is_some_and(|&last| last != b'\n') {
-                out.push(b'\n');
-            }
+        if let Formatter::Raw { escape } = self {
+            raw::raw(datagram, *escape, out);
             return 0;
         }
         let received = received();
@@ -117,13 +118,10 @@ impl Formatter {
             match Line::classify(line) {
                 Line::Frame(_) => match Frame::parse(line) {
                     Ok(frame) => {
-                        match &mut self.writer {
-                            Writer::Influx(influx) => influx.write(&frame, received, out),
-                            _ => candump(&frame, received, out),
-                        }
+                        self.write_frame(&frame, received, out);
                         frames += 1;
                         if frames == most {
-                            return frames;
+                            break;
                         }
                     }
                     Err(fault) => aside(Aside::Malformed(line, fault)),
@@ -136,98 +134,15 @@ impl Formatter {
         }
         frames
     }
-}
 
-/// Appends a frame as `candump -L` of can-utils logs it: `(1436509052.249713) can1 123#1122` and a newline.
-/// `received` is the time since 1970; the interface is named after the frame's channel.
-pub fn candump(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-    out.push(b'(');
-    push_decimal(out, received.as_secs(), 10);
-    out.push(b'.');
-    push_decimal(out, u64::from(received.subsec_micros()), 6);
-    out.extend_from_slice(b") can");
-    out.push(b'0' + frame.channel());
-    out.push(b' ');
-    push_id(out, frame.id());
-    out.push(b'#');
-    match frame.kind() {
-        Kind::Classic => push_hex(out, frame.data()),
-        Kind::Remote => {
-            out.push(b'R');
-            // As candump does it: a remote frame that asks for nothing has no digit.
-            if frame.length() > 0 {
-                out.push(b'0' + frame.length());
-            }
+    fn write_frame(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
+        match self {
+            // It does not look for frames.
+            Formatter::Raw { .. } => {}
+            Formatter::Candump => candump(frame, received, out),
+            Formatter::Influx(influx) => influx.write(frame, received, out),
+            Formatter::Pcap => pcap(frame, received, out),
         }
-        Kind::Fd { bit_rate_switch } => {
-            out.extend_from_slice(if bit_rate_switch { b"#1" } else { b"#0" });
-            push_hex(out, frame.data());
-        }
-    }
-    out.push(b'\n');
-}
-
-/// Writes frames as points of InfluxDB's line protocol, and sees to it that their times strictly increase: InfluxDB
-/// keeps only one of two points with the same tags and time.
-///
-/// Measurement `can`; tags `device`, `channel`, `id` (the digits of [`candump`]); fields `dlc` (data length in bytes),
-/// `data` (hexadecimal) and `b0`, `b1`, … for the single bytes; a remote frame has `dlc` and `rtr=true` instead.
-#[derive(Debug)]
-pub struct Influx {
-    series: Vec<u8>,
-    /// The last point's time, in nanoseconds since 1970.
-    last: u64,
-}
-
-impl Influx {
-    /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
-    /// which a tag cannot have, become `_`.
-    pub fn new(device: &str) -> Influx {
-        let mut series = b"can,device=".to_vec();
-        for byte in device.bytes() {
-            match byte {
-                // What would end a tag's value (InfluxDB, line protocol reference, special characters).
-                b',' | b'=' | b' ' => series.extend([b'\\', byte]),
-                b'\\' | 0..0x20 | 0x7F => series.push(b'_'),
-                _ => series.push(byte),
-            }
-        }
-        series.extend_from_slice(b",channel=");
-        Influx { series, last: 0 }
-    }
-
-    /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
-    /// point's if that is later; a clock that was set back by more than a second is followed.
-    pub fn write(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-        const SET_BACK: u64 = 1_000_000_000;
-        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
-        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
-        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
-
-        out.extend_from_slice(&self.series);
-        out.push(b'0' + frame.channel());
-        out.extend_from_slice(b",id=");
-        push_id(out, frame.id());
-        out.extend_from_slice(b" dlc=");
-        push_decimal(out, u64::from(frame.length()), 1);
-        out.push(b'i');
-        if frame.kind() == Kind::Remote {
-            out.extend_from_slice(b",rtr=true");
-        } else {
-            out.extend_from_slice(b",data=\"");
-            push_hex(out, frame.data());
-            out.push(b'"');
-            for (index, &byte) in (0..).zip(frame.data()) {
-                out.extend_from_slice(b",b");
-                push_decimal(out, index, 1);
-                out.push(b'=');
-                push_decimal(out, u64::from(byte), 1);
-                out.push(b'i');
-            }
-        }
-        out.push(b' ');
-        push_decimal(out, self.last, 1);
-        out.push(b'\n');
     }
 }
 

@@ -5,7 +5,8 @@
 //! * the format is three letters: `C` classic, `F` CAN FD with bit-rate switch, `N` CAN FD without; `S` 11-bit or `E`
 //!   29-bit identifier; `D` data or `R` remote;
 //! * the identifier is hexadecimal and not always zero-padded;
-//! * the data is up to 8 bytes (CAN FD: 64) of two hexadecimal digits each; a remote frame has `dlc=05` in its place.
+//! * the data is up to 8 bytes (CAN FD: 64) of two hexadecimal digits each; a remote frame has `dlc=05` in its place, or
+//!   nothing if it asks for 0 bytes (so the vendor's own driver reads it: HMS-jost/pycan, `ascii_can.py`).
 //!
 //! What is not exactly that is malformed: nothing is guessed.
 
@@ -93,7 +94,7 @@ impl Frame {
         };
         let mut frame = Frame { channel, id, kind, length: 0, data: [0; DATA_MAX] };
         if kind == Kind::Remote {
-            frame.length = words.next().and_then(data_length_code).ok_or(Malformed::Length)?;
+            frame.length = words.next().map_or(Some(0), data_length_code).ok_or(Malformed::Length)?;
             return if words.next().is_none() { Ok(frame) } else { Err(Malformed::Length) };
         }
         for word in words {
@@ -163,7 +164,7 @@ pub enum Malformed {
     /// A data byte is not two hexadecimal digits.
     Data,
     /// More data than the kind of frame has, or a length that no CAN FD frame has; or a remote frame's DLC is not
-    /// `dlc=0` to `dlc=8`.
+    /// `dlc=0` to `dlc=8`, or left out.
     Length,
 }
 

@@ -53,3 +53,7 @@ mod spool;
 mod stderr;
 pub mod stop;
 mod writer;
+
+#[cfg(test)]
+#[path = "../tests/properties.rs"]
+mod properties;

@@ -3,7 +3,7 @@
 //! Everything between gateway and session happens in one loop, on the thread that called [`run`], from the first `INIT`
 //! to the last `STOP`. Each turn of [`exchange`](crate::exchange) tells what happened; here is what follows from it.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
+use clap::CommandFactory;
 
 use crate::exchange::{Connection, Exchange, Reason, Turn, earlier};
+use crate::format::Format;
 use crate::handshake::{Answer, Failure, Machine, Retry};
 use crate::intake::Intake;
 pub use crate::options::ListenOptions;
@@ -41,6 +43,10 @@ pub fn run(options: &ListenOptions) -> ExitCode {
     exit_code("can-listen", |stderr| {
         let ending = Arc::new(Ending::default());
         let terminal = handle_signals(options, &ending, stderr).context("cannot handle signals")?;
+        if options.format == Format::Pcap && io::stdout().is_terminal() {
+            let words = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
+            ListenOptions::command().error(clap::error::ErrorKind::ArgumentConflict, words).exit();
+        }
         let gateway = options.gateway.target.resolve(&options.gateway.local())?;
         let connection = Arc::new(Connection::new(open(&options.gateway.local(), gateway)?));
         let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;

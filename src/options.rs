@@ -9,7 +9,7 @@ use clap::{Args, Parser};
 use crate::address::{Bind, Target};
 use crate::format::Format;
 use crate::handshake::Retry;
-use crate::protocol::{BitRate, Command, Filter};
+use crate::protocol::{BitRate, Command, DataBitRate, Filter, Init};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams.
 ///
@@ -24,6 +24,12 @@ pub struct ListenOptions {
     /// Bit rate of the bus in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800 or 1000
     #[arg(long, default_value_t = BitRate::DEFAULT, value_name = "KBIT/S")]
     pub bitrate: BitRate,
+    /// CAN FD, with this bit rate of the data phase in kbit/s: 500, 1000, 2000, 4000, 5000 or 8000
+    #[arg(long, value_name = "KBIT/S")]
+    pub data_bitrate: Option<DataBitRate>,
+    /// Only listen to the bus: acknowledge nothing and send no error frames, so that nothing can disturb it
+    #[arg(long)]
+    pub listen_only: bool,
     /// What the gateway lets pass, hexadecimal, repeatable: STD:000:000 is every 11-bit identifier, EXT:0:0 every 29-bit
     /// one
     #[arg(long = "filter", default_value = "STD:000:000", value_name = "STD|EXT:ID:MASK")]
@@ -103,7 +109,8 @@ impl ListenOptions {
     /// The commands of the handshake, in their order.
     pub(crate) fn handshake(&self) -> Vec<Command> {
         let channel = self.gateway.channel;
-        let mut commands = vec![Command::Init { channel, bit_rate: self.bitrate }, Command::FilterClear { channel }];
+        let init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
+        let mut commands = vec![Command::Init { channel, init }, Command::FilterClear { channel }];
         commands.extend(self.filters.iter().map(|&filter| Command::FilterAdd { channel, filter }));
         commands.push(Command::Start { channel });
         commands

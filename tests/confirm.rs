@@ -1,18 +1,15 @@
 //! `can-stop --confirm` says that the bus is halted only when the gateway has said so; without it, one datagram is sent.
 
-mod programs;
-mod simulator;
-
 use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use programs::{
+use crate::programs::{
     can_listen, can_listen_plain, can_stop, closed_port, frame, free_port, numbers, only_line, reported_lost, run,
     start,
 };
-use simulator::{Gateway, Reaction};
+use crate::simulator::{Gateway, Reaction};
+use nix::sys::signal::Signal;
 
 const STOP: &str = "CAN 1 STOP\n";
 

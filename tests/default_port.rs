@@ -1,17 +1,14 @@
 //! Both programs use local port 5000 unless told otherwise. The only file that uses that port
 //! outside of namespaces of its own.
 
-mod programs;
-mod simulator;
-
 use std::io;
 use std::net::UdpSocket;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use programs::{PATIENCE, can_listen_plain, can_stop, only_line, run, start, wait_until_shared};
-use simulator::Gateway;
+use crate::programs::{PATIENCE, can_listen_plain, can_stop, only_line, run, start, wait_until_shared};
+use crate::simulator::Gateway;
 
 /// Whose turn it is to use port 5000 among the tests of this file.
 static PORT_5000: Mutex<()> = Mutex::new(());

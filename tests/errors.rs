@@ -1,13 +1,12 @@
 //! Every way to fail ends with exit code 1 and one line on stderr that says what happened, to whom, and what to try.
 
-mod programs;
-mod simulator;
-
 use std::net::UdpSocket;
 use std::process::Command;
 
-use programs::{Finished, can_listen, can_listen_plain, can_stop, closed_port, command_line, only_line, run, start};
-use simulator::{Gateway, Reaction};
+use crate::programs::{
+    Finished, can_listen, can_listen_plain, can_stop, closed_port, command_line, only_line, run, start,
+};
+use crate::simulator::{Gateway, Reaction};
 
 /// The one line with which `can-listen` fails when it talks to `target` with these options.
 #[track_caller]

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use can_udp::handshake::{self, Action, Failure, Retry, SETTLE};
-use can_udp::protocol::{BitRate, Command, Filter, replies};
+use can_udp::protocol::{self, Command, Filter, replies};
 
 const ATTEMPTS: u32 = 3;
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ impl Machine {
         let retry = Retry { timeout: TIMEOUT, attempts };
         let channel = 1;
         let mut commands =
-            vec![Command::Init { channel, bit_rate: BitRate::DEFAULT }, Command::FilterClear { channel }];
+            vec![Command::Init { channel, init: protocol::Init::DEFAULT }, Command::FilterClear { channel }];
         commands.extend(filters.iter().map(|&filter| Command::FilterAdd { channel, filter }));
         commands.push(Command::Start { channel });
         let machine = handshake::Machine::new(now, retry, retry.initial_quiet(), commands);

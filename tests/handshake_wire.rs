@@ -1,13 +1,11 @@
 //! What goes over the wire, what counts as a reply, and what of all that comes back reaches stdout.
 
-mod programs;
-mod simulator;
-
 use std::net::UdpSocket;
 
+use crate::programs;
+use crate::programs::{can_listen, can_listen_plain, free_port, start, wait_until_shared};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{can_listen, can_listen_plain, free_port, start, wait_until_shared};
-use simulator::{Gateway, Reaction};
 
 /// The commands of a session with default options.
 const DEFAULT: [&str; 4] =

@@ -1,9 +1,6 @@
 //! What others make of the output: can-utils, python-can, cantools, InfluxDB and MQTT read back what the simulated
 //! gateway sent, and the README's recipes keep their word, run as they are written.
 
-mod programs;
-mod simulator;
-
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -11,10 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
+use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
+use crate::simulator::Gateway;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
-use simulator::Gateway;
 
 const README: &str = include_str!("../README.md");
 

@@ -1,18 +1,15 @@
 //! The real program on a bad network: replies and commands get lost, come late or twice, old streams and strangers
 //! interfere, and the handshake goes right all the same.
 
-mod programs;
-mod simulator;
-
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::programs::{Finished, Running, can_listen, can_listen_plain, can_stop, closed_port, free_port, run, start};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, closed_port, free_port, run, start};
-use simulator::{Gateway, Reaction};
 
 const INIT: &str = "CAN 1 INIT STD 250\n";
 const CLEAR: &str = "CAN 1 FILTER CLEAR\n";

@@ -1,16 +1,13 @@
 //! The default target and port, and what only a network between two machines can show, in network namespaces of the
 //! tests' own. Needs root and iproute2: `cargo test --test namespaces -- --ignored`.
 
-mod programs;
-mod simulator;
-
 use std::env;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::programs::{only_line, run, start};
+use crate::simulator::Gateway;
 use nix::sys::signal::Signal;
-use programs::{only_line, run, start};
-use simulator::Gateway;
 
 /// Set in the part of a test that runs in the gateway's namespace: the name of the other one.
 const LISTENERS: &str = "CAN_UDP_TEST_LISTENERS_NAMESPACE";

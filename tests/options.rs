@@ -1,16 +1,14 @@
 //! The options of both programs: what they take, what they refuse, and how much is said on stderr.
 
-mod programs;
-mod simulator;
-
 use std::net::UdpSocket;
 use std::process::Command;
 
-use nix::sys::signal::Signal;
-use programs::{
+use crate::programs;
+use crate::programs::{
     can_listen, can_listen_plain, can_stop, closed_port, free_port, only_line, run, start, wait_until_shared,
 };
-use simulator::{Gateway, Reaction};
+use crate::simulator::{Gateway, Reaction};
+use nix::sys::signal::Signal;
 
 const NOTHING: [&str; 0] = [];
 

@@ -1,17 +1,14 @@
 //! The README stays true: its options, its unit, its logrotate file, its container.
 
-mod programs;
-mod simulator;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::programs::{Folder, can_listen_plain, can_stop, run, start};
+use crate::simulator::Gateway;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use programs::{Folder, can_listen_plain, can_stop, run, start};
-use simulator::Gateway;
 
 const README: &str = include_str!("../README.md");
 

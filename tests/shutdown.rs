@@ -1,9 +1,6 @@
 //! How a session ends: everything that had reached the machine is written, whoever asks for the end and whatever
 //! stdout, stderr, the terminal and the network do meanwhile.
 
-mod programs;
-mod simulator;
-
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -16,15 +13,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::programs;
+use crate::programs::{
+    DEFAULT_SIGNALS, Running, can_listen, can_listen_plain, can_stop, command_line, frame, free_port, numbers,
+    reported_lost, run, send_at_the_pace_of, start, start_uncollected, start_unread, start_with, terminal, wait_until,
+};
+use crate::simulator::{Gateway, Reaction};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::PtyMaster;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe, write};
-use programs::{
-    DEFAULT_SIGNALS, Running, can_listen, can_listen_plain, can_stop, command_line, frame, free_port, numbers,
-    reported_lost, run, send_at_the_pace_of, start, start_uncollected, start_unread, start_with, terminal, wait_until,
-};
-use simulator::{Gateway, Reaction};
 
 /// A session that has printed the answer to START, and its address.
 fn session(gateway: &Gateway, options: &[&str]) -> (Running, SocketAddr) {

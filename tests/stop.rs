@@ -1,14 +1,13 @@
 //! `can-stop` sends one datagram, from the port it is expected to, and takes nothing from a `can-listen` beside it.
 
-mod programs;
-mod simulator;
-
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use crate::programs::{
+    PATIENCE, Running, can_listen_plain, can_stop, free_port, only_line, run, start, wait_until_shared,
+};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{PATIENCE, Running, can_listen_plain, can_stop, free_port, only_line, run, start, wait_until_shared};
-use simulator::{Gateway, Reaction};
 use socket2::{Domain, Socket, Type};
 
 const STOP: &str = "CAN 1 STOP\n";

@@ -1,9 +1,6 @@
 //! The stream of a session: nothing is lost to a slow reader, what is lost is counted and said, memory stays bounded,
 //! and idle means idle.
 
-mod programs;
-mod simulator;
-
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,12 +9,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use programs::{
+use crate::programs::{
     PATIENCE, Running, can_listen, can_listen_plain, command_line, frame, numbers, queued, reported_lost, run,
     send_at_the_pace_of, start, start_unread, wait_until,
 };
-use simulator::Gateway;
+use crate::simulator::Gateway;
+use nix::sys::signal::Signal;
 
 /// A session whose stdout nobody reads yet, and its address.
 fn unread_session(gateway: &Gateway) -> (Running, ChildStdout, SocketAddr) {

@@ -1,13 +1,12 @@
 //! A controller that still runs is taken over, and of the replies after START only the first, in time, matters.
 
-mod programs;
-mod simulator;
-
 use std::time::Duration;
 
+use crate::programs::{
+    Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared,
+};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared};
-use simulator::{Gateway, Reaction};
 
 const INIT: &str = "CAN 1 INIT STD 250\n";
 const CLEAR: &str = "CAN 1 FILTER CLEAR\n";
@@ -222,7 +221,7 @@ fn the_answer_to_a_can_stop_from_the_same_port_goes_to_the_listener_and_ends_not
 fn without_time(printed: &str) -> String {
     let strip = |line: &str| match line.split_once(' ') {
         Some((time, rest)) if time.starts_with('(') => rest.to_owned() + "\n",
-        Some((tags, rest)) if tags.starts_with("can,device=") => {
+        Some((tags, rest)) if tags.starts_with("can,channel=") => {
             rest.split_once(' ').map_or(rest, |(fields, _)| fields).to_owned() + "\n"
         }
         _ => line.to_owned() + "\n",

@@ -1,13 +1,10 @@
 //! What the gateway sends cannot play tricks on a terminal, and is left alone everywhere else.
 
-mod programs;
-mod simulator;
-
 use std::fs::File;
 
+use crate::programs::{Finished, can_listen, start, start_with, terminal};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{Finished, can_listen, start, start_with, terminal};
-use simulator::{Gateway, Reaction};
 
 /// Every byte there is, and at the end a newline.
 fn all_bytes() -> Vec<u8> {

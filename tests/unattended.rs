@@ -1,9 +1,6 @@
 //! A listener that nobody watches: it ends when the stream dries up, halts the bus when told to, comes back when a
 //! service manager restarts it, and says why it ended.
 
-mod programs;
-mod simulator;
-
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -14,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with, wait_until};
+use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
-use programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with, wait_until};
-use simulator::{Gateway, Reaction};
 
 #[test]
 fn a_stream_that_dries_up_ends_it_with_1_and_one_clear_line() {

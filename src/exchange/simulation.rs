@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Endpoint, Exchange, Turn};
 use crate::handshake::{Answer, Failure, Machine, Retry, SETTLE};
-use crate::protocol::{BitRate, Command, Filter};
+use crate::protocol::{Command, Filter, Init};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -223,7 +223,7 @@ impl Endpoint for &RefCell<World> {
 }
 
 const HANDSHAKE: [Command; 4] = [
-    Command::Init { channel: 1, bit_rate: BitRate::DEFAULT },
+    Command::Init { channel: 1, init: Init::DEFAULT },
     Command::FilterClear { channel: 1 },
     Command::FilterAdd { channel: 1, filter: Filter::ALL_STANDARD },
     Command::Start { channel: 1 },

@@ -34,6 +34,12 @@ const TICK: Duration = Duration::from_millis(1);
 /// The bit rates the vendor lists, in kbit/s.
 const BIT_RATES: [&str; 10] = ["5", "10", "20", "50", "100", "125", "250", "500", "800", "1000"];
 
+/// Those of the data phase of CAN FD.
+const DATA_BIT_RATES: [&str; 6] = ["500", "1000", "2000", "4000", "5000", "8000"];
+
+/// What the long form of INIT can say.
+const KEYS: [&str; 4] = ["MODE", "BAUDA", "BAUDD", "ISO"];
+
 type FrameMaker = Box<dyn FnMut(u64) -> Vec<u8> + Send>;
 type Script = Box<dyn FnMut(&str, u32) -> Reaction + Send>;
 
@@ -82,6 +88,7 @@ pub struct GatewayBuilder {
     line_ending: String,
     refuse_init: bool,
     refusals: Vec<(String, String)>,
+    status: Option<String>,
     frames_per_second: f64,
     stop_after_frames: u64,
     frame_maker: Option<FrameMaker>,
@@ -126,6 +133,12 @@ impl GatewayBuilder {
     /// Refuses every command that begins with `prefix`, with a reply such as `R ERR 5 text`. Can be given repeatedly.
     pub fn refuse(mut self, prefix: &str, reply: &str) -> Self {
         self.refusals.push((prefix.to_owned(), reply.to_owned()));
+        self
+    }
+
+    /// Whether it knows STATUS, and which flags it shows beside `I`: `"----"`, `"B---"`. By default it does not know it.
+    pub fn status(mut self, flags: &str) -> Self {
+        self.status = Some(flags.to_owned());
         self
     }
 
@@ -177,6 +190,7 @@ impl GatewayBuilder {
         });
         let state = Mutex::new(State {
             running: self.running,
+            initialised: self.running,
             options: self,
             filters: Vec::new(),
             received: Vec::new(),
@@ -216,6 +230,7 @@ impl Gateway {
             line_ending: "\n".to_owned(),
             refuse_init: false,
             refusals: Vec::new(),
+            status: None,
             frames_per_second: 0.0,
             stop_after_frames: u64::MAX,
             frame_maker: None,
@@ -290,6 +305,31 @@ impl Gateway {
         self.device.send(address, bytes.as_ref());
     }
 
+    /// What STATUS shows from now on.
+    pub fn set_status(&self, flags: &str) {
+        self.device.lock().options.status = Some(flags.to_owned());
+    }
+
+    /// Without power it hears nothing, answers nothing and forgets everything.
+    pub fn set_power(&self, on: bool) {
+        let mut state = self.device.lock();
+        state.options.silent = !on;
+        state.lose_power();
+    }
+
+    /// Streams so many frames in all, from now on; u64::MAX for no limit.
+    pub fn set_limit(&self, frames: u64) {
+        self.device.lock().options.stop_after_frames = frames;
+        self.device.changed.notify_all();
+    }
+
+    /// Halts the bus as another program would.
+    pub fn halt(&self) {
+        let mut state = self.device.lock();
+        state.running = false;
+        state.stream = None;
+    }
+
     /// Ends it. The port is free again when this returns.
     pub fn stop(self) {}
 
@@ -344,6 +384,7 @@ struct Device {
 struct State {
     options: GatewayBuilder,
     running: bool,
+    initialised: bool,
     filters: Vec<Filter>,
     received: Vec<Received>,
     latest_client: Option<SocketAddr>,
@@ -440,7 +481,7 @@ impl Device {
         }
         let refusals = &state.options.refusals;
         let refusal = refusals.iter().find(|(prefix, _)| command.starts_with(prefix)).map(|(_, reply)| reply.clone());
-        let answer = refusal.unwrap_or_else(|| state.carry_out(&command, from).to_owned());
+        let answer = refusal.unwrap_or_else(|| state.carry_out(&command, from));
         let reply = (answer + &state.options.line_ending).into_bytes();
         let late = |bytes, delay| LateReply { due: at + delay, to: from, bytes };
         match reaction {
@@ -507,25 +548,34 @@ impl Device {
 impl State {
     /// What the controller does on a command, and what it replies. The vendor's manual gives one refusal as an example,
     /// the one about the bit rate; the others are made up in its style.
-    fn carry_out(&mut self, command: &str, from: SocketAddr) -> &'static str {
-        const OK: &str = "R ok";
-        const UNKNOWN: &str = "R ERR 2 unknown command";
+    fn carry_out(&mut self, command: &str, from: SocketAddr) -> String {
+        let refused = |words: &str| format!("R ERR {words}");
+        let unknown = || refused("2 unknown command");
         let command = command.to_ascii_uppercase();
         let words: Vec<&str> = command.split_ascii_whitespace().collect();
         let ["CAN", "1" | "2" | "3" | "4", action @ ..] = words.as_slice() else {
-            return UNKNOWN;
+            return unknown();
         };
         match action {
-            _ if !command.ends_with('\n') => return UNKNOWN,
-            ["INIT", "STD", _] if self.running || self.options.refuse_init => {
-                return "R ERR 3 controller is running";
+            _ if !command.ends_with('\n') => return unknown(),
+            ["INIT", ..] if self.running || self.options.refuse_init => {
+                return refused("3 controller is running");
             }
-            ["INIT", "STD", rate] if BIT_RATES.contains(rate) => {}
-            ["INIT", "STD", _] => return "R ERR 1 invalid baudrate",
+            ["INIT", how @ ..] => match initialise(how) {
+                Ok(()) => self.initialised = true,
+                Err(why) => return refused(why),
+            },
+            ["STATUS"] if self.options.status.is_none() => return unknown(),
+            ["STATUS"] if !self.initialised && !self.running => return refused("6 not initialised"),
+            ["STATUS"] => {
+                let flags = self.options.status.as_deref().unwrap_or_default();
+                let state = if self.running { '-' } else { 'I' };
+                return format!("R CAN {} {flags}{state} 100", words[1]);
+            }
             ["FILTER", "CLEAR"] => self.filters.clear(),
             ["FILTER", "ADD", kind, identifier, mask] => {
                 let Some(filter) = Filter::parse(kind, identifier, mask) else {
-                    return "R ERR 4 invalid filter";
+                    return refused("4 invalid filter");
                 };
                 self.filters.push(filter);
             }
@@ -538,10 +588,31 @@ impl State {
                 self.running = false;
                 self.stream = None;
             }
-            _ => return UNKNOWN,
+            _ => return unknown(),
         }
-        OK
+        "R ok".to_owned()
     }
+
+    fn lose_power(&mut self) {
+        self.running = false;
+        self.initialised = false;
+        self.stream = None;
+        self.filters.clear();
+    }
+}
+
+/// Whether the controller can be initialised like that: in short, or in the long form.
+fn initialise(how: &[&str]) -> Result<(), &'static str> {
+    if let ["STD", rate] = how {
+        return if BIT_RATES.contains(rate) { Ok(()) } else { Err("1 invalid baudrate") };
+    }
+    let value = |key| how.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let known = how.iter().all(|word| word.split('=').next().is_some_and(|key| KEYS.contains(&key)));
+    let mode = value("MODE").is_some_and(|mode| ["STD", "LISTEN"].contains(&mode));
+    let rate = value("BAUDA").is_some_and(|rate| BIT_RATES.contains(&rate));
+    let data = value("BAUDD").is_none_or(|rate| DATA_BIT_RATES.contains(&rate));
+    let iso = value("ISO").is_none_or(|iso| ["ISO", "NONISO"].contains(&iso));
+    if known && mode && rate && data && iso { Ok(()) } else { Err("1 invalid parameter") }
 }
 
 impl Filter {

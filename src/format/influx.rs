@@ -1,0 +1,77 @@
+//! InfluxDB's line protocol.
+
+use std::time::Duration;
+
+use super::{push_decimal, push_hex, push_id};
+use crate::frame::{Frame, Kind};
+
+/// Writes frames as points of InfluxDB's line protocol, and sees to it that their times strictly increase: InfluxDB
+/// keeps only one of two points with the same tags and time.
+///
+/// Measurement `can`; tags `channel`, `device`, `id` (the digits of [`candump`](super::candump)), in the order that
+/// InfluxDB wants for speed; fields `dlc` (data length in bytes), `data` (hexadecimal) and `b0`, `b1`, … for the single
+/// bytes; a remote frame has `dlc` and `rtr=true` instead; a CAN FD frame also has `fd=true` and `brs`, whether its data
+/// was sent at the higher bit rate.
+#[derive(Debug)]
+pub struct Influx {
+    /// The tag `device`, whole.
+    device: Vec<u8>,
+    /// The last point's time, in nanoseconds since 1970.
+    last: u64,
+}
+
+impl Influx {
+    /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
+    /// which a tag cannot have, become `_`.
+    pub fn new(device: &str) -> Influx {
+        let mut tag = b",device=".to_vec();
+        for byte in device.bytes() {
+            match byte {
+                // What would end a tag's value (InfluxDB, line protocol reference, special characters).
+                b',' | b'=' | b' ' => tag.extend([b'\\', byte]),
+                b'\\' | 0..0x20 | 0x7F => tag.push(b'_'),
+                _ => tag.push(byte),
+            }
+        }
+        Influx { device: tag, last: 0 }
+    }
+
+    /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
+    /// point's if that is later; a clock that was set back by more than a second is followed.
+    pub fn write(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
+        const SET_BACK: u64 = 1_000_000_000;
+        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
+        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
+        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
+
+        out.extend_from_slice(b"can,channel=");
+        out.push(b'0' + frame.channel());
+        out.extend_from_slice(&self.device);
+        out.extend_from_slice(b",id=");
+        push_id(out, frame.id());
+        out.extend_from_slice(b" dlc=");
+        push_decimal(out, u64::from(frame.length()), 1);
+        out.push(b'i');
+        match frame.kind() {
+            Kind::Classic => {}
+            Kind::Remote => out.extend_from_slice(b",rtr=true"),
+            Kind::Fd { bit_rate_switch: true } => out.extend_from_slice(b",fd=true,brs=true"),
+            Kind::Fd { bit_rate_switch: false } => out.extend_from_slice(b",fd=true,brs=false"),
+        }
+        if frame.kind() != Kind::Remote {
+            out.extend_from_slice(b",data=\"");
+            push_hex(out, frame.data());
+            out.push(b'"');
+            for (index, &byte) in (0..).zip(frame.data()) {
+                out.extend_from_slice(b",b");
+                push_decimal(out, index, 1);
+                out.push(b'=');
+                push_decimal(out, u64::from(byte), 1);
+                out.push(b'i');
+            }
+        }
+        out.push(b' ');
+        push_decimal(out, self.last, 1);
+        out.push(b'\n');
+    }
+}

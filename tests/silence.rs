@@ -1,0 +1,325 @@
+//! A silent bus is explained: the gateway is asked for its state, and what it says is told.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::programs::{
+    Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared,
+};
+use crate::simulator::{Gateway, GatewayBuilder, Reaction};
+
+const START: &str = "CAN 1 START\n";
+const STATUS: &str = "CAN 1 STATUS\n";
+
+/// A gateway that knows STATUS, on a bus with so many frames.
+fn gateway(frames: u64) -> GatewayBuilder {
+    Gateway::builder().status("----").frames_per_second(1000.0).stop_after_frames(frames)
+}
+
+/// Asks after 0.2 s of silence.
+fn listener(gateway: &Gateway, options: &[&str]) -> Running {
+    start(can_listen(["--target", &gateway.target(), "--status-after", "0.2", "--timeout", "0.3"]).args(options))
+}
+
+#[track_caller]
+fn end(listener: Running) -> Finished {
+    listener.signal(Signal::SIGTERM);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    finished
+}
+
+fn count(gateway: &Gateway, command: &str) -> usize {
+    gateway.commands().iter().filter(|sent| *sent == command).count()
+}
+
+#[test]
+fn a_silent_bus_on_which_nothing_has_ever_come_may_be_silent_filtered_or_heard_by_another() {
+    let gateway = gateway(0).start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("the controller runs: so the bus is silent, or the filter passes nothing");
+    let finished = end(listener);
+    assert!(finished.stderr.contains("29-bit identifiers need --filter EXT:0:0"), "{finished:?}");
+    assert!(finished.stderr.contains("or another listener has the stream"), "{finished:?}");
+    assert!(finished.stderr.contains("; the bus still runs"), "{finished:?}");
+    // Its answers are ours: they go nowhere and count as nothing.
+    assert_eq!(finished.text(), "R ok\n");
+    assert!(finished.stderr.contains(" 1 datagram (5 bytes) "), "{finished:?}");
+    assert_eq!(gateway.commands()[3..], [START, STATUS]);
+}
+
+#[test]
+fn a_stream_that_dries_up_may_be_silent_or_heard_by_another() {
+    let gateway = gateway(10).start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("the controller runs: so the bus is silent, or another listener has the stream");
+    assert_eq!(end(listener).text().lines().count(), 11);
+}
+
+#[test]
+fn bus_off_and_error_warning_mean_the_wrong_bit_rate_or_the_wiring_also_for_who_wants_quiet() {
+    for (flags, state) in [("B---", "bus off"), ("-E--", "at its error warning level"), ("BE--", "bus off")] {
+        let gateway = gateway(0).status(flags).start();
+        let listener = listener(&gateway, &["--quiet", "--bitrate", "500"]);
+        listener.wait_for_stderr(&format!("the controller is {state}: --bitrate 500 is wrong, or the wiring"));
+        end(listener);
+    }
+}
+
+#[test]
+fn an_overrun_means_that_the_gateway_lost_frames() {
+    let gateway = gateway(10).status("--O-").start();
+    let listener = listener(&gateway, &["-q"]);
+    listener.wait_for_stderr("the gateway itself lost frames (data overrun)");
+    end(listener);
+}
+
+#[test]
+fn where_several_flags_are_set_all_are_named_and_stopped_first() {
+    let gateway = gateway(10).status("BEO-").start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_lines(11);
+    gateway.halt();
+    listener.wait_for_stderr("the controller is stopped");
+    let finished = end(listener);
+    let told = finished.stderr.lines().find(|line| line.contains("is stopped")).expect("it was told");
+    let places = ["is stopped", "bus off", "data overrun"].map(|part| told.find(part).expect(told));
+    assert!(places.is_sorted(), "{told}");
+}
+
+#[test]
+fn a_start_that_was_lost_is_sent_again_once_and_the_stream_flows() {
+    let gateway = gateway(u64::MAX)
+        .script(|command, copy| if (command, copy) == (START, 1) { Reaction::LoseRequest } else { Reaction::Answer })
+        .start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("START was lost: the controller is stopped, and START was not answered; it is sent again");
+    listener.wait_for_lines(20);
+    let finished = end(listener);
+    assert!(finished.stderr.contains("data comes again, after 0."), "{finished:?}");
+    assert_eq!(gateway.commands()[3..], [START, STATUS, START]);
+}
+
+#[test]
+fn a_start_that_is_lost_twice_is_not_sent_a_third_time() {
+    let gateway =
+        gateway(0).script(|command, _| if command == START { Reaction::LoseRequest } else { Reaction::Answer }).start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("it is sent again");
+    let sent = gateway.wait_for(Duration::from_secs(30), |received| received.len() == 6);
+    assert_eq!(sent[5].text(), START);
+    end(listener);
+    assert_eq!(count(&gateway, START), 2);
+}
+
+#[test]
+fn a_start_whose_answer_was_lost_is_not_sent_again_when_the_bus_is_halted_later() {
+    let gateway = gateway(u64::MAX)
+        .script(|command, _| if command == START { Reaction::LoseReply } else { Reaction::Answer })
+        .start();
+    gateway.set_limit(0);
+    let listener = listener(&gateway, &[]);
+    // Running, though START was not answered.
+    listener.wait_for_stderr("the controller runs");
+    gateway.set_limit(u64::MAX);
+    listener.wait_for_stderr("data comes again");
+    gateway.halt();
+    end(listener);
+    assert_eq!(count(&gateway, START), 1);
+}
+
+#[test]
+fn a_bus_that_somebody_halts_stays_halted_and_the_last_line_says_so() {
+    let gateway = gateway(u64::MAX).start();
+    let port = free_port();
+    let bind = format!("0.0.0.0:{port}");
+    let options = ["--bind", &bind, "--status-after", "0.2", "--stop-on-exit"];
+    let listener = start(can_listen_plain(["--target", &gateway.target()]).args(options));
+    wait_until_shared(gateway.wait_for_command(START).from);
+    listener.wait_for_lines(5);
+    let stopped = run(&mut can_stop(["--bind", &bind, "--target", &gateway.target()]));
+    assert_eq!(stopped.code(), Some(0), "{stopped:?}");
+    listener
+        .wait_for_stderr("the controller is stopped: somebody halted the bus, or the gateway has restarted; run again");
+    let finished = end(listener);
+    assert!(finished.stderr.ends_with("; the bus is halted\n"), "{finished:?}");
+    // So there is nothing to stop on exit.
+    assert_eq!(gateway.commands()[3..], [START, "CAN 1 STOP\n", STATUS]);
+}
+
+#[test]
+fn a_gateway_that_loses_power_and_comes_back_is_told_apart() {
+    let gateway = gateway(u64::MAX).start();
+    let listener = listener(&gateway, &["--attempts", "2", "-q"]);
+    listener.wait_for_lines(5);
+    gateway.set_power(false);
+    listener.wait_for_stderr(
+        "the gateway does not answer STATUS either: has it lost power, is the network or the VPN down",
+    );
+    gateway.set_power(true);
+    let finished = end(listener);
+    assert!(count(&gateway, STATUS) == 2 && count(&gateway, START) == 1, "{:?}", gateway.commands());
+    assert!(!finished.stderr.contains("still runs"), "{finished:?}");
+
+    let gateway = self::gateway(u64::MAX).start();
+    let listener = self::listener(&gateway, &["-q"]);
+    listener.wait_for_lines(5);
+    gateway.set_power(false);
+    gateway.set_power(true);
+    listener.wait_for_stderr("the gateway answers STATUS with R ERR 6 not initialised: it has restarted and forgotten");
+    end(listener);
+}
+
+#[test]
+fn a_gateway_that_fell_silent_may_still_run_the_bus() {
+    let gateway = gateway(u64::MAX).start();
+    let listener = listener(&gateway, &["--attempts", "1"]);
+    listener.wait_for_lines(5);
+    gateway.set_power(false);
+    listener.wait_for_stderr("does not answer STATUS");
+    let finished = end(listener);
+    assert!(finished.stderr.contains("; the bus may still run, halt it with: can-stop --confirm"), "{finished:?}");
+}
+
+#[test]
+fn an_ok_to_status_tells_nothing_so_the_possible_reasons_are_named() {
+    let odd = |command: &str, _| match command {
+        STATUS => Reaction::Garble(b"R ok\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = gateway(0).script(odd).start();
+    let listener = listener(&gateway, &["--bitrate", "125"]);
+    listener.wait_for_stderr("the bus is silent, --bitrate 125 is wrong, or its frames have 29-bit identifiers");
+    // That R ok is an answer of ours too.
+    assert_eq!(end(listener).text(), "R ok\n");
+}
+
+#[test]
+fn an_answer_that_is_none_and_one_for_another_channel_are_no_status() {
+    for line in [
+        "R CAN 1 ---- 100",
+        "R CAN 1 ------ 100",
+        "R CAN 1 X---- 100",
+        "R CAN 1 I---- 100",
+        "R CAN 1 -----",
+        "R CAN 1 ----- 1000000",
+        "R CAN 1 ----- x",
+        "R CAN 2 ----- 100",
+        "R CAN",
+    ] {
+        let odd = move |command: &str, _| match command {
+            STATUS => Reaction::Garble(format!("{line}\n").into_bytes()),
+            _ => Reaction::Answer,
+        };
+        let gateway = gateway(0).script(odd).start();
+        let listener = listener(&gateway, &["--attempts", "1"]);
+        let is_data = !line.starts_with("R CAN 2");
+        listener.wait_for_stderr(if is_data { "START is sent" } else { "does not answer STATUS" });
+        listener.wait_for_stdout(line);
+        end(listener);
+    }
+}
+
+#[test]
+fn a_status_that_nobody_asked_for_changes_nothing_in_the_handshake_and_is_printed_after_it() {
+    let odd = |command: &str, _| match command {
+        START => Reaction::Answer,
+        _ => Reaction::Before(b"R CAN 1 ----I 100\n".to_vec()),
+    };
+    let gateway = gateway(0).script(odd).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target()]));
+    listener.wait_for_lines(1);
+    gateway.send("R CAN 1 ----- 100\n");
+    listener.wait_for_lines(2);
+    assert_eq!(end(listener).text(), "R ok\nR CAN 1 ----- 100\n");
+    assert_eq!(gateway.commands().len(), 4);
+}
+
+#[test]
+fn a_late_and_doubled_answer_to_status_is_ours_too_and_what_stands_beside_frames_is_not_cut_out() {
+    let gateway = gateway(0).start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("the controller runs");
+    gateway.send("R CAN 1 ----- 100\n");
+    gateway.send("R CAN 1 ----- 100\nM 1 CSD 100 55\n");
+    listener.wait_for_stdout("CSD 100 55");
+    assert_eq!(end(listener).text(), "R ok\nR CAN 1 ----- 100\nM 1 CSD 100 55\n");
+}
+
+#[test]
+fn while_data_flows_nothing_is_asked() {
+    let gateway = Gateway::builder().status("----").frames_per_second(10.0).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "1"]));
+    // Twice as long as the silence that it would take.
+    listener.wait_for_lines(21);
+    end(listener);
+    assert_eq!(gateway.commands().len(), 4, "{:?}", gateway.commands());
+}
+
+#[test]
+fn with_status_after_0_nothing_is_ever_asked() {
+    let gateway = gateway(0).start();
+    let options = ["--target", &gateway.target(), "--status-after", "0", "--idle-timeout", "1", "--timeout", "0.2"];
+    let finished = run(&mut can_listen(options));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert_eq!(count(&gateway, STATUS), 0);
+    assert!(finished.stderr.contains("the bus is silent, --bitrate 250 is wrong"), "{finished:?}");
+}
+
+#[test]
+fn the_idle_timeout_asks_in_its_middle_and_its_error_carries_the_answer() {
+    let gateway = gateway(5).start();
+    // 5 s, as --status-after has it, would be too late.
+    let options = ["--target", &gateway.target(), "--idle-timeout", "0.6"];
+    let finished = run(&mut can_listen(options));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    let last = finished.stderr.lines().last().expect("an error");
+    assert!(last.contains("for 0.6 s (--idle-timeout): the controller runs: so the bus is silent"), "{finished:?}");
+    assert_eq!(count(&gateway, STATUS), 1);
+}
+
+#[test]
+fn the_same_answer_is_told_once_and_another_one_again() {
+    let gateway = gateway(5).start();
+    let listener = listener(&gateway, &[]);
+    listener.wait_for_stderr("the controller runs");
+    gateway.send("M 1 CSD 100 55\n");
+    listener.wait_for_stderr("data comes again");
+    let finished = end(listener);
+    assert_eq!(finished.stderr.matches("nothing has arrived").count(), 1, "{finished:?}");
+    // At most once a minute.
+    assert_eq!(count(&gateway, STATUS), 1);
+}
+
+#[test]
+fn a_stop_that_was_repeated_and_is_then_refused_is_decided_by_status() {
+    // Its first copy is carried out and the answer lost.
+    let refused = |command: &str, copy| match (command, copy) {
+        ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
+        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = gateway(0).running(true).script(refused).start();
+    let options = ["--bind", "127.0.0.1:0", "--confirm", "--timeout", "0.2", "--target", &gateway.target()];
+    let finished = run(&mut can_stop(options));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.stderr.contains("refused it but says that the bus is halted"), "{finished:?}");
+
+    let gateway = self::gateway(u64::MAX).script(refused).start();
+    let listener = self::listener(&gateway, &["--stop-on-exit", "-n", "5"]);
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.stderr.contains("STOP was sent again and refused, but the gateway says that the bus is halted"));
+    assert!(finished.stderr.contains("; the bus is halted"), "{finished:?}");
+
+    // Here it was not.
+    let busy = |command: &str, copy| match (command, copy) {
+        ("CAN 1 STOP\n", 1) => Reaction::LoseRequest,
+        _ => Reaction::Answer,
+    };
+    let gateway = self::gateway(0).running(true).script(busy).refuse("CAN 1 STOP", "R ERR 9 busy").start();
+    let finished = run(can_stop(options[..5].iter().copied()).arg("--target").arg(gateway.target()));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("the gateway refused CAN 1 STOP: R ERR 9 busy"), "{finished:?}");
+}
