@@ -11,7 +11,7 @@ use crate::format::Format;
 use crate::handshake::Retry;
 use crate::protocol::{BitRate, Command, DataBitRate, Filter, Init};
 
-/// Start the CAN bus behind a UDP gateway and print what it streams.
+/// Start the CAN bus behind a UDP gateway and print what it streams
 ///
 /// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, words go to stderr. Ctrl-C ends it;
 /// the bus runs on until can-stop halts it, unless --stop-on-exit is given.
@@ -21,43 +21,69 @@ pub struct ListenOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
     pub gateway: GatewayOptions,
-    /// Bit rate of the bus in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800 or 1000
-    #[arg(long, default_value_t = BitRate::DEFAULT, value_name = "KBIT/S")]
+    /// Bit rate of the bus in kbit/s
+    ///
+    /// One of 5, 10, 20, 50, 100, 125, 250, 500, 800 and 1000. A wrong one can disturb a live bus; see --listen-only.
+    #[arg(long, default_value_t = BitRate::DEFAULT, value_name = "KBIT/S", help_heading = GATEWAY)]
     pub bitrate: BitRate,
-    /// CAN FD, with this bit rate of the data phase in kbit/s: 500, 1000, 2000, 4000, 5000 or 8000
-    #[arg(long, value_name = "KBIT/S")]
+    /// CAN FD: bit rate of the data phase in kbit/s
+    ///
+    /// One of 500, 1000, 2000, 4000, 5000 and 8000. Without it the gateway speaks classic CAN.
+    #[arg(long, value_name = "KBIT/S", hide_short_help = true, help_heading = GATEWAY)]
     pub data_bitrate: Option<DataBitRate>,
-    /// Only listen to the bus: acknowledge nothing and send no error frames, so that nothing can disturb it
-    #[arg(long)]
+    /// Only listen, so that nothing can disturb the bus
+    ///
+    /// The gateway acknowledges nothing and sends no error frames.
+    #[arg(long, help_heading = GATEWAY)]
     pub listen_only: bool,
-    /// What the gateway lets pass, hexadecimal, repeatable: STD:000:000 is every 11-bit identifier, EXT:0:0 every 29-bit
-    /// one
-    #[arg(long = "filter", default_value = "STD:000:000", value_name = "STD|EXT:ID:MASK")]
+    /// What passes (hex); 29-bit ids: EXT:0:0
+    ///
+    /// The gateway's acceptance filter. A frame passes if its identifier equals ID in every bit that is set in MASK. Repeatable. STD:000:000 is every
+    /// 11-bit identifier, EXT:0:0 every 29-bit one.
+    #[arg(long = "filter", default_value = "STD:000:000", value_name = "STD|EXT:ID:MASK", help_heading = GATEWAY)]
     pub filters: Vec<Filter>,
-    /// What datagrams become on stdout
-    #[arg(short, long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Exit after printing N datagrams (raw) or frames (other formats)
-    #[arg(short = 'n', long, value_parser = count, value_name = "N")]
-    pub count: Option<NonZeroU64>,
-    /// Ask the gateway for its state when the bus has been silent for this long, and say why (0.001 to 86400; 0: never)
-    #[arg(long, default_value = "5", value_parser = seconds_or_never, value_name = "SECONDS")]
-    pub status_after: Duration,
-    /// Fail when nothing has arrived for this long (0.001 to 86400) [default: never]
-    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
-    pub idle_timeout: Option<Duration>,
-    /// At the end, halt the bus, and fail if the gateway does not confirm it
-    #[arg(long)]
-    pub stop_on_exit: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub retry: RetryOptions,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t, help_heading = OUTPUT)]
+    pub format: Format,
+    /// Exit after printing N datagrams (raw) or frames
+    #[arg(short = 'n', long, value_parser = count, value_name = "N", help_heading = OUTPUT)]
+    pub count: Option<NonZeroU64>,
     /// Show each step of the handshake on stderr
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
     pub verbose: bool,
+    /// When the bus is silent for this long, ask why
+    ///
+    /// The gateway is asked for the controller's state, and what that means is told. Seconds, from 0.001 to 86400, or 0
+    /// for never.
+    #[arg(
+        long,
+        default_value = "5",
+        value_parser = seconds_or_never,
+        value_name = "SECONDS",
+        hide_short_help = true,
+        help_heading = SESSION
+    )]
+    pub status_after: Duration,
+    /// Fail when nothing has arrived for this long
+    ///
+    /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause of your bus.
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", help_heading = SESSION)]
+    pub idle_timeout: Option<Duration>,
+    /// At the end, halt the bus
+    ///
+    /// And fail if the gateway does not confirm it.
+    #[arg(long, help_heading = SESSION)]
+    pub stop_on_exit: bool,
 }
 
-/// Halt the CAN bus behind a UDP gateway.
+const GATEWAY: &str = "Gateway";
+const OUTPUT: &str = "Output";
+const SESSION: &str = "Session";
+
+/// Halt the CAN bus behind a UDP gateway
 ///
 /// Sends one command and, unless told to, waits for no answer. Works beside a running can-listen; when the local port is
 /// taken, the command goes out from a free one.
@@ -69,39 +95,78 @@ pub struct StopOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
     pub gateway: GatewayOptions,
-    /// Wait until the gateway confirms that the bus is halted, and fail if it does not
-    #[arg(long)]
-    pub confirm: bool,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub retry: RetryOptions,
+    /// Wait until the gateway confirms that the bus is halted
+    ///
+    /// And fail if it does not. Without it, nobody knows whether the command arrived.
+    #[arg(long, help_heading = SESSION)]
+    pub confirm: bool,
 }
 
 /// Which gateway, from where, and how much is said about it.
 #[derive(Args, Clone, Debug)]
 pub struct GatewayOptions {
-    /// The gateway: HOST or HOST:PORT, a name, an IPv4 or a bracketed IPv6 address
-    #[arg(short, long, env = "CAN_TARGET", default_value = "10.8.0.109", value_name = "HOST[:PORT]")]
+    /// The gateway
+    ///
+    /// A name, an IPv4 or a bracketed IPv6 address; port 5000 unless given.
+    #[arg(
+        short,
+        long,
+        env = "CAN_TARGET",
+        hide_env_values = true,
+        default_value = "10.8.0.109",
+        value_name = "HOST[:PORT]",
+        help_heading = GATEWAY
+    )]
     pub target: Target,
-    /// The local address; port 5000 unless given, 0 takes any free one [default: port 5000 on every address]
-    #[arg(short, long, env = "CAN_BIND", value_name = "IP[:PORT]")]
+    /// The local address, 0.0.0.0:5000 unless given
+    ///
+    /// Port 0 takes any free one. For an IPv6 gateway the default is [::]:5000.
+    #[arg(short, long, env = "CAN_BIND", hide_env_values = true, value_name = "IP[:PORT]", help_heading = GATEWAY)]
     pub bind: Option<Bind>,
     /// The gateway's CAN port
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4), value_name = "1..4")]
+    #[arg(
+        short,
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=4),
+        value_name = "1..4",
+        help_heading = GATEWAY
+    )]
     pub channel: u8,
-    /// Say only what is wrong on stderr, and what the gateway reports
-    #[arg(short, long)]
+    /// Say only what is wrong, and what the gateway reports
+    #[arg(short, long, help_heading = OUTPUT)]
     pub quiet: bool,
 }
 
 /// How patiently commands are repeated.
 #[derive(Args, Clone, Debug)]
 pub struct RetryOptions {
-    /// How long to wait for each reply of the gateway (0.001 to 86400)
-    #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
+    /// How long to wait for each reply of the gateway
+    ///
+    /// Seconds, from 0.001 to 86400.
+    #[arg(
+        long,
+        default_value = "1",
+        value_parser = seconds,
+        value_name = "SECONDS",
+        hide_short_help = true,
+        help_heading = GATEWAY
+    )]
     pub timeout: Duration,
-    /// How often to send each command until it is answered (1 to 100)
-    #[arg(long, default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=100), value_name = "N")]
+    /// How often to send each command until it is answered
+    ///
+    /// From 1 to 100.
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100),
+        value_name = "N",
+        hide_short_help = true,
+        help_heading = GATEWAY
+    )]
     pub attempts: u32,
 }
 

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use crate::programs;
-use crate::programs::{can_listen, can_listen_plain, free_port, start, wait_until_shared};
+use crate::programs::{can_listen, can_listen_plain, free_port, run, start, wait_until_shared};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
@@ -220,4 +220,32 @@ fn datagrams_of_other_senders_are_not_printed() {
     gateway.send("M 1 CSD 100 55\n");
     listener.wait_for_stdout("100 55");
     assert_eq!(String::from_utf8_lossy(&listener.stdout_so_far()), "R ok\nM 1 CSD 100 55\n");
+}
+
+#[test]
+fn listen_only_and_can_fd_are_initialised_in_the_long_form_and_nothing_else_changes() {
+    for (options, init) in [
+        (&["--listen-only"][..], "CAN 1 INIT mode=LISTEN baudA=250\n"),
+        (&["--bitrate", "500", "--data-bitrate", "2000"], "CAN 1 INIT mode=STD baudA=500 baudD=2000 iso=ISO\n"),
+        (
+            &["--listen-only", "--bitrate", "1000", "--data-bitrate", "8000"],
+            "CAN 1 INIT mode=LISTEN baudA=1000 baudD=8000 iso=ISO\n",
+        ),
+    ] {
+        let gateway = Gateway::start();
+        let finished = run(can_listen(["--target", &gateway.target(), "-n", "1"]).args(options));
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert_eq!(gateway.commands()[0], init);
+        assert_eq!(gateway.commands()[1..], DEFAULT[1..]);
+    }
+}
+
+#[test]
+fn a_gateway_that_refuses_the_long_form_may_not_know_it() {
+    let gateway = Gateway::builder().refuse("CAN 1 INIT mode=", "R ERR 2 unknown parameter").start();
+    let finished = run(can_listen(["--target", &gateway.target(), "--listen-only"]).arg("-q"));
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    let words = "the gateway refused CAN 1 INIT mode=LISTEN baudA=250: R ERR 2 unknown parameter";
+    assert!(finished.stderr.contains(words), "{finished:?}");
+    assert!(finished.stderr.contains("perhaps this gateway does not know --listen-only"), "{finished:?}");
 }

@@ -425,3 +425,28 @@ fn filters_can_be_written_with_0x() {
     let commands = gateway.commands();
     assert_eq!(commands[2..4], ["CAN 1 FILTER ADD STD 100 7FF\n", "CAN 1 FILTER ADD EXT 18FE0201 1FFFFFFF\n"]);
 }
+
+#[test]
+fn the_short_help_fits_one_screen_and_points_to_the_long_one() {
+    for mut command in [can_listen_plain(["-h"]), can_stop(["-h"])] {
+        let finished = run(&mut command);
+        let text = finished.text();
+        assert!(text.lines().count() <= 25, "{text}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        assert!(text.contains("--help"), "{text}");
+    }
+}
+
+#[test]
+fn what_both_programs_understand_has_the_same_words_in_both() {
+    let help = [can_listen_plain(["--help"]), can_stop(["--help"])].map(|mut command| run(&mut command).text());
+    let [listen, stop] = help.each_ref().map(|help| help.split("\n\n  -").skip(1).collect::<Vec<_>>());
+    let shared = ["t, --target", "b, --bind", "c, --channel", "q, --quiet"];
+    for option in shared {
+        let words = |of: &[&str]| of.iter().find(|text| text.starts_with(option)).map(|text| text.to_string());
+        // The last of a group is followed by the next group's heading.
+        let words =
+            [words(&listen), words(&stop)].map(|text| text.expect(option).split("\n\n").next().map(str::to_owned));
+        assert_eq!(words[0], words[1]);
+    }
+}

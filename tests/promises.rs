@@ -16,6 +16,7 @@ mod readme;
 mod shutdown;
 mod silence;
 mod simulator;
+mod socketcan;
 mod stop;
 mod stream;
 mod taking_over;
