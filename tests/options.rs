@@ -1,5 +1,6 @@
 //! The options of both programs: what they take, what they refuse, and how much is said on stderr.
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::process::Command;
 
@@ -439,14 +440,21 @@ fn the_short_help_fits_one_screen_and_points_to_the_long_one() {
 
 #[test]
 fn what_both_programs_understand_has_the_same_words_in_both() {
-    let help = [can_listen_plain(["--help"]), can_stop(["--help"])].map(|mut command| run(&mut command).text());
-    let [listen, stop] = help.each_ref().map(|help| help.split("\n\n  -").skip(1).collect::<Vec<_>>());
-    let shared = ["t, --target", "b, --bind", "c, --channel", "q, --quiet"];
-    for option in shared {
-        let words = |of: &[&str]| of.iter().find(|text| text.starts_with(option)).map(|text| text.to_string());
-        // The last of a group is followed by the next group's heading.
-        let words =
-            [words(&listen), words(&stop)].map(|text| text.expect(option).split("\n\n").next().map(str::to_owned));
-        assert_eq!(words[0], words[1]);
+    let [listen, stop] = [can_listen_plain(["--help"]), can_stop(["--help"])].map(|mut command| {
+        let text = run(&mut command).text();
+        let mut options: BTreeMap<String, String> = BTreeMap::new();
+        let mut last = String::new();
+        for line in text.lines().filter(|line| line.is_empty() || line.starts_with(' ')) {
+            if line.trim_start().starts_with('-') && !line.trim_start().starts_with("- ") {
+                last = line.trim_start().to_owned();
+            }
+            options.entry(last.clone()).or_default().push_str(line.trim());
+        }
+        options
+    });
+    let shared: Vec<&String> = stop.keys().filter(|option| listen.contains_key(*option)).collect();
+    assert!(shared.len() >= 8, "{shared:?}");
+    for option in shared.into_iter().filter(|option| option.starts_with('-')) {
+        assert_eq!(listen[option], stop[option], "{option}");
     }
 }
