@@ -2,11 +2,16 @@
 //! gateway sent, and the README's recipes keep their word, run as they are written.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::{env, fs};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use can_udp::format::{PCAP_HEADER, pcap};
 
 use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
 use crate::simulator::Gateway;
@@ -16,7 +21,11 @@ use nix::unistd::Pid;
 const README: &str = include_str!("../README.md");
 
 /// Where the counterparts come from.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 12] = [
+    ("tshark", "apt-get install tshark"),
+    ("ts", "apt-get install moreutils"),
+    ("pv", "apt-get install pv"),
+    ("mawk", "apt-get install mawk"),
     ("log2asc", "apt-get install can-utils"),
     ("influxd", "apt-get install influxdb"),
     ("curl", "apt-get install curl"),
@@ -198,10 +207,10 @@ fn listen(folder: &Folder, format: &str, commands: &str) -> (Gateway, Finished) 
         let together = [1, 1, 2, 9][datagrams.len() % 4];
         datagrams.push(lines.by_ref().take(together).collect::<String>().into_bytes());
     }
-    let count = datagrams.len();
+    let count = frames().len();
     let gateway = Gateway::builder()
         .frames_per_second(2000.0)
-        .stop_after_frames(count as u64)
+        .stop_after_frames(datagrams.len() as u64)
         .frame_maker(move |n| datagrams[n as usize].clone())
         .start();
     let listen = format!("can-listen --filter STD:0:0 --filter EXT:0:0 --format {format} --count {count} > bus");
@@ -382,9 +391,14 @@ fn every_frame_is_a_point_in_influxdb_with_a_time_of_its_own() {
         let id = if frame.extended { format!("{id:08X}") } else { format!("{id:03X}") };
         let rtr = if frame.kind == Kind::Remote { "true" } else { "" };
         let bytes = columns(&|index| frame.data.get(index).map(u8::to_string).unwrap_or_default());
-        format!("{},{channel},{id},{},{},{rtr},{bytes}", gateway.target(), frame.length, frame.hex())
+        let fd = match frame.kind {
+            Kind::Fd => "true,false",
+            Kind::FdWithSwitch => "true,true",
+            _ => ",",
+        };
+        format!("{},{channel},{id},{},{},{rtr},{fd},{bytes}", gateway.target(), frame.length, frame.hex())
     };
-    let names = format!("device,channel,id,dlc,data,rtr,{}", columns(&|index| format!("b{index}")));
+    let names = format!("device,channel,id,dlc,data,rtr,fd,brs,{}", columns(&|index| format!("b{index}")));
     let rows = server.query(&format!("SELECT {names} FROM can"));
     assert_eq!(rows[0], format!("name,tags,time,{names}"));
     let rows = rows[1..].iter().map(|row| row.strip_prefix("can,,").and_then(|row| row.split_once(',')).expect(row));
@@ -594,4 +608,250 @@ fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
     try_recipe(&folder, &commands, |_| received());
     subscriber.wait_for_lines(FRAMES as usize);
     assert_same(without_times(&received()), (0..FRAMES).map(candump));
+}
+
+#[test]
+#[ignore = "needs moreutils"]
+fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
+    need(&["ts"]);
+    let folder = Folder::new("ts");
+    let finished = try_recipe(&folder, recipe("can-listen | (trap '' INT; exec ts "), |pipeline| {
+        stdout(pipeline).lines().filter(|line| line.contains("CSD")).collect::<Vec<_>>().join("\n")
+    });
+    let text = finished.text();
+    let lines = text.lines().map(|line| line.split_once(' ').expect("a time"));
+    let (times, lines): (Vec<&str>, Vec<String>) = lines.map(|(time, line)| (time, format!("{line}\n"))).unzip();
+    assert!(times.iter().all(|time| time.parse::<f64>().is_ok_and(|time| time > 1e9)), "{times:?}");
+    assert_same(&lines[1..], (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
+}
+
+#[test]
+#[ignore = "needs pv"]
+fn the_recipes_for_a_rate_and_for_the_screen_keep_every_frame_in_the_file() {
+    need(&["pv"]);
+    for beginning in ["can-listen | setsid -w pv ", "can-listen | (trap '' INT; exec tee "] {
+        let folder = Folder::new("beside");
+        try_recipe(&folder, recipe(beginning), |_| {
+            let so_far = folder.0.join("bus.txt");
+            fs::read_to_string(so_far).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n")
+        });
+        let expected = ["R ok\n".to_owned()].into_iter();
+        let expected = expected.chain((0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
+        assert_eq!(folder.read("bus.txt"), expected.collect::<String>());
+    }
+}
+
+#[test]
+#[ignore = "needs mawk"]
+fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
+    need(&["mawk"]);
+    let (folder, gateway) = (Folder::new("gaps"), Gateway::start());
+    let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen --format candump | (trap '' INT; exec mawk "));
+    gateway.wait_for_command("CAN 1 START\n");
+    for number in 0..3 {
+        gateway.send(frame(2 * number));
+        gateway.send(frame(2 * number + 1));
+        // The gap itself.
+        thread::sleep(Duration::from_millis(700));
+        if number > 0 {
+            pipeline.bash.wait_for_lines(number as usize);
+        }
+    }
+    pipeline.press_ctrl_c();
+    let text = pipeline.end().text();
+    let gaps: Vec<&str> = text.lines().collect();
+    assert_eq!(gaps.len(), 2, "{text}");
+    for (gap, number) in gaps.iter().zip([2, 4]) {
+        let (seconds, rest) = gap.split_once(" s without a frame before ").expect(gap);
+        assert!(seconds.parse::<f64>().is_ok_and(|seconds| (0.6..10.0).contains(&seconds)), "{gap}");
+        assert!(rest.ends_with(&candump(number)), "{gap}");
+    }
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
+    let folder = Folder::new("power");
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = replaced(recipe("while can-listen --idle-timeout 10 "), "10 >>", "1 --timeout 0.3 >>");
+    let pipeline = Pipeline::start(&folder, &gateway, &commands);
+    let frames = || fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default().matches("CSD").count();
+    wait_until("a stream", || frames() > 20);
+    gateway.set_power(false);
+    pipeline.bash.wait_for_stderr("--idle-timeout");
+    gateway.set_power(true);
+    let before = frames();
+    wait_until("the stream to be back", || frames() > before + 20);
+    pipeline.press_ctrl_c();
+    pipeline.end();
+}
+
+#[test]
+#[ignore = "needs python-can"]
+fn the_recipe_for_blf_keeps_every_frame() {
+    need_python_can();
+    let folder = Folder::new("blf");
+    let convert = recipe("can_logconvert ");
+    let read = "from can.io import BLFReader; [print(m.data.hex()) for m in BLFReader('bus.blf')]";
+    let (_, finished) = listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
+    assert_same(finished.text().lines(), frames().iter().map(|frame| frame.hex().to_lowercase()));
+}
+
+/// An HTTP server that takes everything and keeps it.
+struct Recorder {
+    port: u16,
+    requests: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Recorder {
+    fn start() -> Recorder {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let requests = Arc::<Mutex<Vec<_>>>::default();
+        let kept = Arc::clone(&requests);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let request = Recorder::take(stream.expect("a connection"));
+                kept.lock().expect("no panic").push(request);
+            }
+        });
+        Recorder { port, requests }
+    }
+
+    /// The lines of the head, and the body.
+    fn take(mut stream: TcpStream) -> (String, String) {
+        let mut reader = BufReader::new(stream.try_clone().expect("a second one"));
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("a line") > 0, "cut: {head}");
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        reader.read_exact(&mut body).expect("a body");
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").expect("an answer");
+        (head, String::from_utf8(body).expect("text"))
+    }
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn the_recipe_for_influxdb_says_to_versions_2_and_3_what_the_readme_says() {
+    need(&["curl"]);
+    let (folder, server) = (Folder::new("influxdb-2"), Recorder::start());
+    let settings = |name: &str| {
+        let (_, after) = README.split_once(&format!("{name}='http://localhost:8086/api/v2/")).expect("for InfluxDB 2");
+        format!("http://127.0.0.1:{}/api/v2/{}", server.port, after.split('\'').next().expect("its end"))
+    };
+    let (_, header) = README.split_once("`header='").expect("a header for InfluxDB 2");
+    let header = header.split('\'').next().expect("its end");
+    let (first, rest) = recipe_in("bash").split_once('\n').expect("several lines");
+    assert!(first.starts_with("url=") && first.contains(" header="), "{first}");
+    let commands = format!("url='{}' header='{header}'\n{rest}", settings("url"));
+    let bodies = || server.requests.lock().expect("no panic").iter().map(|(_, body)| body.as_str()).collect::<String>();
+    try_recipe(&folder, &commands, |_| bodies());
+    let points = bodies();
+    let data = points.lines().map(|point| point.split('"').nth(1).expect(point));
+    assert_same(data, (0..FRAMES).map(hex));
+    for (head, _) in server.requests.lock().expect("no panic").iter() {
+        assert!(head.starts_with("POST /api/v2/write?org=ORG&bucket=can&precision=ns HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("\r\nAuthorization: Token TOKEN\r\n"), "{head}");
+    }
+}
+
+/// How tshark shows a frame.
+const FIELDS: &str = "-T fields -E separator=/s -E occurrence=f -e can.id -e can.flags.xtd -e can.flags.rtr -e can.len \
+                      -e canfd.flags.brs -e data.data -e frame.time_epoch --disable-protocol autosar-nm";
+
+impl Frame {
+    fn as_tshark_shows_it(&self) -> String {
+        let flag = |flag: bool| u8::from(flag).to_string();
+        let rtr = if self.is_fd() { String::new() } else { flag(self.kind == Kind::Remote) };
+        let brs = if self.is_fd() { flag(self.kind == Kind::FdWithSwitch) } else { String::new() };
+        let data = self.hex().to_lowercase();
+        format!("{} {} {rtr} {} {brs} {data}", self.id, flag(self.extended), self.length)
+    }
+}
+
+/// Frames of every kind and length, with identifiers and data that look random.
+fn random_frames(count: usize) -> Vec<Frame> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut roll = move |sides: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % sides
+    };
+    let frame = |number| {
+        let extended = roll(2) == 1;
+        let kind = [Kind::Classic, Kind::Remote, Kind::Fd, Kind::FdWithSwitch][roll(4)];
+        let length = match kind {
+            Kind::Classic | Kind::Remote => roll(9),
+            _ => [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64][roll(16)],
+        };
+        let bytes = if kind == Kind::Remote { 0 } else { length };
+        let id = roll(if extended { 1 << 29 } else { 1 << 11 }) as u32;
+        Frame { number, extended, id, kind, length, data: (0..bytes).map(|_| roll(256) as u8).collect() }
+    };
+    (0..count).map(frame).collect()
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond_and_calls_none_malformed() {
+    need(&["tshark"]);
+    let folder = Folder::new("tshark-file");
+    let frames = random_frames(10_000);
+    let mut file = PCAP_HEADER.to_vec();
+    let time = |number: usize| Duration::new(1_700_000_000 + number as u64, (number as u32 * 99_991) % 1_000_000_000);
+    for frame in &frames {
+        let line = frame.line();
+        pcap(
+            &can_udp::frame::Frame::parse(line.trim_end().as_bytes()).expect("a frame"),
+            time(frame.number),
+            &mut file,
+        );
+    }
+    fs::write(folder.0.join("bus.pcap"), &file).expect("a file");
+    let read = |commands: &str| {
+        let finished = run(tool("bash").args(["-c", commands]).current_dir(&folder.0));
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        finished.text()
+    };
+    let expected = |frame: &Frame| {
+        let time = time(frame.number);
+        format!("{} {}.{:09}", frame.as_tshark_shows_it(), time.as_secs(), time.subsec_nanos())
+    };
+    assert_same(read(&format!("tshark -r bus.pcap {FIELDS}")).lines(), frames.iter().map(expected));
+    assert_eq!(read("tshark -r bus.pcap --disable-protocol autosar-nm -Y _ws.malformed"), "");
+    // Cut anywhere, it is readable up to the last whole record.
+    let last = frames.last().expect("frames");
+    let record = 16 + 8 + last.data.len();
+    for missing in [1, record / 2, record - 1] {
+        let head = format!("head -c -{missing} bus.pcap > cut.pcap; tshark -r cut.pcap {FIELDS} | wc -l");
+        assert_eq!(read(&head).trim(), "9999", "{missing} bytes missing");
+    }
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn tshark_reads_every_field_of_ten_thousand_frames_live_from_the_pipe_of_the_recipe() {
+    need(&["tshark"]);
+    let folder = Folder::new("tshark-pipe");
+    let frames = random_frames(10_000);
+    let lines: Vec<Vec<u8>> = frames.iter().map(|frame| frame.line().into_bytes()).collect();
+    let gateway = Gateway::start();
+    // The same but for the window.
+    let tshark = format!("tshark -l -c 10000 {FIELDS} -i -");
+    let commands = replaced(recipe("can-listen --format pcap | wireshark "), "wireshark -k -i -", &tshark);
+    let pipeline = Pipeline::start(&folder, &gateway, &commands);
+    let client = gateway.wait_for_command("CAN 1 START\n").from;
+    // It has opened before any frame has come.
+    pipeline.bash.wait_for_stderr("Capturing on");
+    send_at_the_pace_of(client, lines, |datagram| gateway.send(datagram));
+    pipeline.bash.wait_for_lines(10_000);
+    pipeline.press_ctrl_c();
+    let finished = pipeline.end();
+    let text = finished.text();
+    let read = text.lines().map(|line| line.rsplit_once(' ').expect(line).0);
+    assert_same(read, frames.iter().map(Frame::as_tshark_shows_it));
 }

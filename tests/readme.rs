@@ -159,3 +159,73 @@ fn the_static_binary_alone_in_an_empty_root_as_process_1_listens_until_sigterm()
         "{ended:?}"
     );
 }
+
+#[test]
+fn no_link_leads_nowhere() {
+    let mut seen = 0;
+    for (page, folder) in
+        [(README, ""), (include_str!("../.github/CONTRIBUTING.md"), ".github"), (BENCH, "tests/bench")]
+    {
+        for link in page.split("](").skip(1) {
+            let link = link.split(')').next().expect("a link ends");
+            if !link.starts_with("https://") {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(link);
+                assert!(path.exists(), "{link} of {folder}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 5, "only {seen} links");
+}
+
+const BENCH: &str = include_str!("bench/README.md");
+
+/// What the programs can say, as it stands in their source: without line breaks, and with `{}` for what varies.
+fn words_of_the_programs() -> String {
+    let mut words = String::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("a file").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                words += &fs::read_to_string(path).expect("text");
+            }
+        }
+    }
+    words.split("\\\n").map(str::trim_start).collect()
+}
+
+#[test]
+fn every_message_in_the_readme_is_one_that_the_programs_have() {
+    let words = words_of_the_programs();
+    let mut seen = 0;
+    for heading in ["## What silence means", "## When something goes wrong"] {
+        let rows = section(heading).lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        for message in rows.flat_map(|row| row.split('`').step_by(2)) {
+            for part in message.split('…').map(str::trim).filter(|part| !part.is_empty()) {
+                // What the user's own values stand for varies.
+                let part = part.replace("CAN 1 INIT", "").replace("port 5000 is", "port {port} is");
+                for part in part.split("R ERR").map(|part| part.trim().trim_end_matches(':')) {
+                    assert!(words.contains(part), "{part:?} of {message:?} is nothing that the programs say");
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen >= 25, "only {seen} messages");
+}
+
+#[test]
+fn the_words_that_users_look_for_are_there() {
+    let readme = README.to_lowercase();
+    for word in
+        "timestamp gap rate reconnect rotate 29-bit J1939 Wireshark SocketCAN vcan DBC BLF awk tee Docker systemd \
+                 InfluxDB Grafana Kafka MQTT firewall VPN listen-only"
+            .split_whitespace()
+            .chain(["several gateways"])
+    {
+        assert!(readme.contains(&word.to_lowercase()), "{word}");
+    }
+}
