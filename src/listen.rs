@@ -1,7 +1,7 @@
 //! A session from beginning to end: the order of things.
 //!
 //! Everything between gateway and session happens in one loop, on the thread that called [`run`], from the first `INIT`
-//! to the last `STOP`. Each turn of [`exchange`](crate::exchange) tells what happened; here is what follows from it.
+//! to the last `STOP`. Each turn of the module `exchange` tells what happened; here is what follows from it.
 
 use std::io::{self, ErrorKind, IsTerminal};
 use std::net::SocketAddr;

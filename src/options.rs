@@ -123,7 +123,7 @@ pub struct GatewayOptions {
     pub target: Target,
     /// The local address, 0.0.0.0:5000 unless given
     ///
-    /// Port 0 takes any free one. For an IPv6 gateway the default is [::]:5000.
+    /// Port 0 takes any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
     #[arg(short, long, env = "CAN_BIND", hide_env_values = true, value_name = "IP[:PORT]", help_heading = GATEWAY)]
     pub bind: Option<Bind>,
     /// The gateway's CAN port
