@@ -259,7 +259,7 @@ impl Machine {
             State::Quiet { until } | State::Settling { until, .. } => *until,
         };
         if now < deadline {
-            return Ok(self.wait(deadline));
+            return Ok(Action::Wait(Some(self.hurry.map_or(deadline, |hurry| hurry.min(deadline)))));
         }
         if let State::Settling { answer, .. } = &self.state {
             let (command, answer) = (self.queue[0], answer.clone());
@@ -337,10 +337,6 @@ impl Machine {
         }
     }
 
-    fn wait(&self, deadline: Instant) -> Action {
-        Action::Wait(Some(self.hurry.map_or(deadline, |hurry| hurry.min(deadline))))
-    }
-
     fn send(&mut self, copy: u32, free: u32, now: Instant) -> Action {
         let free = if self.owed.is_some() { copy } else { free };
         self.state = State::Awaiting { copies: copy, free, sent: now };
@@ -349,6 +345,10 @@ impl Machine {
 
     fn await_answer(&mut self, now: Instant, copies: u32, free: u32, sent: Instant) -> Result<Action, Failure> {
         let command = self.queue[0];
+        if let Some(hurry) = self.hurry {
+            // It is not worth another copy.
+            return Ok(Action::Wait(Some(hurry)));
+        }
         // START is not repeated, so its answer is awaited for as long as one can take.
         let is_start = matches!(command, Command::Start { .. });
         let mut deadline = if is_start { self.clear() } else { sent + self.retry.timeout };
@@ -363,7 +363,7 @@ impl Machine {
             }
         }
         if now < deadline {
-            return Ok(self.wait(deadline));
+            return Ok(Action::Wait(Some(deadline)));
         }
         if self.owed.is_some() || (copies - free < self.retry.attempts.max(1) && !is_start) {
             return Ok(self.send(copies + 1, free, now));

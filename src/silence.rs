@@ -210,3 +210,6 @@ impl Silence {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod shutdown;
 mod silence;
 mod simulator;
 mod socketcan;
+mod status_schedules;
 mod stop;
 mod stream;
 mod taking_over;
