@@ -10,7 +10,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, UdpSocket};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,33 +44,25 @@ pub(crate) trait Endpoint {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub socket: UdpSocket,
-    reason: OnceLock<Reason>,
-}
-
-/// Why the loop was woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// Somebody wants the program to end.
-    Signal,
-    /// The writer has failed.
-    WriterFailed,
+    woken: AtomicBool,
 }
 
 impl Connection {
     pub fn new(socket: UdpSocket) -> Connection {
-        Connection { socket, reason: OnceLock::new() }
+        Connection { socket, woken: AtomicBool::new(false) }
     }
 
-    /// Wakes the loop for good; the first reason stays. What the kernel holds, and what still arrives, can be read
-    /// afterwards, and commands can be sent.
-    pub fn wake(&self, reason: Reason) {
-        let _ = self.reason.set(reason);
+    /// Wakes the loop for good: somebody wants the end, or the writer has failed. What the kernel holds, and what still
+    /// arrives, can be read afterwards, and commands can be sent.
+    pub fn wake(&self) {
+        // First the word, then the deed: who is woken by nothing else than this finds out why.
+        self.woken.store(true, SeqCst);
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
     }
 
-    /// Why it was woken, if it was.
-    pub fn reason(&self) -> Option<Reason> {
-        self.reason.get().copied()
+    /// Whether it was woken.
+    pub fn is_woken(&self) -> bool {
+        self.woken.load(SeqCst)
     }
 }
 
@@ -102,7 +94,7 @@ impl Endpoint for &Connection {
     }
 
     fn is_woken(&self) -> bool {
-        self.reason.get().is_some()
+        Connection::is_woken(self)
     }
 }
 
@@ -322,4 +314,5 @@ pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<In
 }
 
 #[cfg(test)]
+#[path = "../tests/inside/exchange.rs"]
 mod simulation;

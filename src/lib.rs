@@ -10,11 +10,11 @@
 //!                             \-> handshake (replies in, commands out) --UDP--> gateway
 //! ```
 //!
-//! [`listen`] is a session from beginning to end. The module `socket` opens the socket; `exchange` is one turn of the
+//! [`listen`] gets all that can fail and runs a `session` from beginning to end. The module `socket` opens the socket; `exchange` is one turn of the
 //! loop, on the main thread: it reads, gives replies to the state machine in [`handshake`], sends what that wants sent,
 //! and keeps the clock. Once `START` is out, `intake` counts each datagram, lets [`mod@format`] turn it into bytes and
 //! puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out. `silence` explains
-//! why nothing comes, `report` is the last line, `stderr` the queue of words in front of stderr, and `signal` tells what
+//! why nothing comes, `report` is the last line, `ending` what holds it up, `stderr` the queue of words in front of stderr, and `signal` tells what
 //! a signal means. [`stop`] is the other program, [`options`] what the user can say to both.
 //!
 //! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
@@ -37,6 +37,7 @@
 //! Linux is what is supported.
 
 pub mod address;
+mod ending;
 mod exchange;
 pub mod format;
 pub mod frame;
@@ -46,6 +47,7 @@ pub mod listen;
 pub mod options;
 pub mod protocol;
 mod report;
+mod session;
 mod signal;
 mod silence;
 mod socket;
@@ -55,5 +57,5 @@ pub mod stop;
 mod writer;
 
 #[cfg(test)]
-#[path = "../tests/properties.rs"]
+#[path = "../tests/inside/properties.rs"]
 mod properties;

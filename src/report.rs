@@ -1,4 +1,4 @@
-//! How a session can end, what was counted, and the last line that says both.
+//! What was counted, what is known in the end, and the last line that says both.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -6,21 +6,6 @@ use std::time::Duration;
 use anyhow::{Error, anyhow};
 
 use crate::socket::Drops;
-
-/// Why a session ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// Somebody asked for it.
-    Signal,
-    /// As much was printed as asked for.
-    Count,
-    /// Writing to stdout failed; how, the writer tells.
-    WriterFailed,
-    /// Nothing came for too long.
-    Idle,
-    /// The gateway refused `START`.
-    StartRefused,
-}
 
 /// What is known of the bus in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -105,11 +105,6 @@ impl Silence {
         self.asked = Some((now, true));
     }
 
-    /// Whether the gateway has ever been asked, so that its answers can be expected.
-    pub fn has_asked(&self) -> bool {
-        self.asked.is_some()
-    }
-
     /// The gateway answered the question, or did not; `port_is_closed` if the network said so meanwhile.
     pub fn answer(&mut self, now: Instant, answer: Option<Answer>, port_is_closed: bool) -> Verdict {
         let is_stopped = matches!(answer, Some(Answer::Status(status)) if status.stopped);
@@ -212,4 +207,5 @@ impl Silence {
 }
 
 #[cfg(test)]
+#[path = "../tests/inside/silence.rs"]
 mod tests;

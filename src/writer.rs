@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::exchange::{Connection, Reason};
+use crate::exchange::Connection;
 use crate::socket::{DropCounter, Drops, RECEIVE_BUFFER};
 use crate::spool::Spool;
 use crate::stderr::Stderr;
@@ -51,7 +51,7 @@ impl Writer {
             let mut drops_are_told = false;
             let written = self.spool.write_out(&mut stdout, || {
                 let now = Instant::now();
-                if now >= next_look && self.connection.reason().is_none() {
+                if now >= next_look && !self.connection.is_woken() {
                     next_look = now + LOOK_EVERY;
                     let drops = count_drops(&self.drops);
                     if drops.count > 0 && !drops_are_told {
@@ -63,7 +63,7 @@ impl Writer {
             let failed = written.is_err();
             let _ = result.send(written);
             if failed {
-                self.connection.wake(Reason::WriterFailed);
+                self.connection.wake();
             }
         })?;
         Ok(ended)

@@ -1,6 +1,6 @@
 //! What both programs promise, tried with the real binaries on real sockets: one module for each promise, in one program,
 //! which is quick to build and runs its tests side by side. The exhaustive schedules of the handshake are a program of
-//! their own; what tests the inside is with the library.
+//! their own; what tests the library's inside is in `inside`, and a part of the library.
 
 mod confirm;
 mod default_port;

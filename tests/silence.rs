@@ -323,3 +323,37 @@ fn a_stop_that_was_repeated_and_is_then_refused_is_decided_by_status() {
     assert_eq!(finished.code(), Some(1), "{finished:?}");
     assert!(finished.stderr.contains("the gateway refused CAN 1 STOP: R ERR 9 busy"), "{finished:?}");
 }
+
+#[test]
+fn a_status_that_is_answered_while_the_session_ends_starts_nothing_again() {
+    let late = |command: &str, _| match command {
+        START => Reaction::LoseRequest,
+        STATUS => Reaction::LoseReply,
+        _ => Reaction::Answer,
+    };
+    let gateway = gateway(0).script(late).start();
+    let listener = listener(&gateway, &[]);
+    gateway.wait_for_command(STATUS);
+    listener.freeze();
+    gateway.send("R CAN 1 ----I 100\n");
+    listener.signal(Signal::SIGTERM);
+    listener.thaw();
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(count(&gateway, START), 1);
+}
+
+#[test]
+fn the_answer_to_the_status_that_decides_about_stop_is_not_printed() {
+    let refused = |command: &str, copy| match (command, copy) {
+        ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
+        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        _ => Reaction::Answer,
+    };
+    let gateway = gateway(5).script(refused).start();
+    let listener = start(can_listen(["--target", &gateway.target(), "--stop-on-exit"]).args(["--timeout", "0.2"]));
+    listener.wait_for_lines(6);
+    let finished = end(listener);
+    assert!(!finished.text().contains("R CAN"), "{finished:?}");
+    assert_eq!(count(&gateway, STATUS), 1);
+}

@@ -171,6 +171,22 @@ fn a_start_refused_within_two_timeouts_is_the_failure_that_it_is() {
 }
 
 #[test]
+fn a_start_refused_while_the_session_ends_is_told_as_what_it_is() {
+    let lost = |command: &str, _| if command == START { Reaction::LoseReply } else { Reaction::Answer };
+    let gateway = Gateway::builder().script(lost).start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--timeout", "5"]));
+    listener.wait_for_stderr("START is sent");
+    listener.freeze();
+    gateway.send("R ERR 7 no power\n");
+    listener.signal(Signal::SIGTERM);
+    listener.thaw();
+    let finished = listener.wait();
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("the bus was not started\n"), "{finished:?}");
+    assert!(!finished.stderr.contains("STOP"), "{finished:?}");
+}
+
+#[test]
 fn a_start_refused_after_two_timeouts_ends_nothing() {
     let late = |command: &str, _| match command {
         START => Reaction::Delay(Duration::from_millis(900)),
