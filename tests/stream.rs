@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::programs::{
     PATIENCE, Running, can_listen, can_listen_plain, command_line, frame, numbers, queued, reported_lost, run,
-    send_at_the_pace_of, start, start_unread, wait_until,
+    send_at_the_pace_of, start, start_unread, wait_until, wait_until_shared,
 };
 use crate::simulator::Gateway;
 use nix::sys::signal::Signal;
@@ -225,4 +225,17 @@ fn the_first_datagram_after_a_quiet_spell_does_not_wait_for_another_one() {
         gateway.send(frame(number));
         listener.wait_for_lines(number as usize + 2);
     }
+}
+
+#[test]
+fn nobody_wakes_up_between_the_answer_to_start_and_the_first_question() {
+    let gateway = Gateway::start();
+    let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "60"]));
+    wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
+    // Longer than the writer rests.
+    thread::sleep(Duration::from_millis(100));
+    let before = switches_of_the_idle(&listener);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(switches_of_the_idle(&listener), before, "somebody woke up");
+    assert!(before > Some(0));
 }

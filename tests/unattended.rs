@@ -393,3 +393,20 @@ fn while_stop_is_being_confirmed_after_another_end_the_first_signal_does_not_lea
     listener.signal(Signal::SIGINT);
     assert_eq!(listener.wait().code(), Some(130));
 }
+
+#[test]
+fn a_program_that_stood_still_reads_what_has_arrived_before_it_calls_the_bus_idle() {
+    let gateway = Gateway::start();
+    let listener =
+        start(&mut can_listen(["--target", &gateway.target(), "--idle-timeout", "1", "--status-after", "0"]));
+    listener.wait_for_lines(1);
+    listener.freeze();
+    gateway.send("M 1 CSD 100 55\n");
+    // The standstill itself.
+    thread::sleep(Duration::from_millis(1500));
+    listener.thaw();
+    listener.wait_for_stdout("CSD 100 55");
+    gateway.send("M 1 CSD 100 66\n");
+    listener.wait_for_stdout("CSD 100 66");
+    assert_eq!(listener.wait().code(), Some(1));
+}

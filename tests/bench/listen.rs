@@ -105,7 +105,7 @@ impl Plan {
         span: Duration::from_millis(600),
         pause: Duration::from_secs(10),
         quiet_samples: 200,
-        idle: Duration::from_secs(5),
+        idle: Duration::from_secs(3),
         words: Vec::new(),
     };
     const QUICK: Plan = Plan {
@@ -200,6 +200,7 @@ fn formats(plan: &Plan) {
         can_listen("--format raw", &["--format=raw"]),
         can_listen("--format candump", &["--format=candump"]),
         can_listen("--format influx", &["--format=influx"]),
+        can_listen("--format pcap", &["--format=pcap"]),
     ];
     let mut notes = Vec::new();
     println!("### Formats\n");
