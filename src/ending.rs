@@ -15,11 +15,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// What the handler of signals shares with the session.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
-    /// Set once the stream runs; before, a signal leaves at once.
+    /// To be woken by a signal; without it, one leaves at once.
     pub connection: OnceLock<Arc<Connection>>,
     /// The session is ending, for whatever reason.
     pub begun: AtomicBool,
-    /// A signal came while the stream ran; the next one leaves at once.
+    /// A signal came; the next one leaves at once.
     pub signalled: AtomicBool,
 }
 

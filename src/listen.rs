@@ -34,6 +34,7 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         }
         let gateway = options.gateway.target.resolve(&options.gateway.local())?;
         let connection = Arc::new(Connection::new(open(&options.gateway.local(), gateway)?));
+        let _ = ending.connection.set(Arc::clone(&connection));
         let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
         let drops = Arc::new(Mutex::new(DropCounter::of(&connection.socket)));
@@ -80,12 +81,7 @@ fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr
         (Signal::TerminalClosed, _) => stderr.say(
             "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends it",
         ),
-        (Signal::End, None) => stderr.leave(
-            format_args!(
-                "left at once, during the handshake: the bus may run or not, halt it with: {stop_command}"
-            ),
-            130,
-        ),
+        (Signal::End, None) => stderr.leave("left at once, before anything was sent", 130),
         (Signal::End, Some(connection)) if !ending.signalled.swap(true, Relaxed) => {
             if ending.begun.load(Relaxed) {
                 stderr.say("it is ending already; Ctrl-C once more leaves at once");

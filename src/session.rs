@@ -114,6 +114,14 @@ impl<'a> Session<'a> {
                 Turn::Settled(command, answer) => self.note_settled(command, answer),
                 Turn::Failed(failure) => self.note_failure(failure)?,
                 Turn::Trouble => self.note_trouble(),
+                // Decided here and not where the signal comes, so that none falls between START and the stream.
+                Turn::Woken if self.phase == Phase::Handshake => self.kit.stderr.leave(
+                    format_args!(
+                        "left at once, during the handshake: the bus may run or not, halt it with: {}",
+                        self.kit.options.gateway.stop_command()
+                    ),
+                    130,
+                ),
                 Turn::Woken => self.end(),
                 Turn::Due if matches!(self.phase, Phase::Draining(since) if since <= self.exchange.read_up_to()) => {
                     break;
@@ -210,7 +218,6 @@ impl<'a> Session<'a> {
         }
         self.status_is_sent |= matches!(command, Command::Status { .. });
         if let (Command::Start { .. }, Phase::Handshake) = (command, self.phase) {
-            let _ = self.kit.ending.connection.set(Arc::clone(self.kit.connection));
             self.phase = Phase::Streaming;
             self.started = self.exchange.now();
             self.silence.begin(self.started);
