@@ -11,7 +11,7 @@ use crate::report::Counts;
 use crate::spool::{Rejected, Spool};
 use crate::stderr::Stderr;
 
-/// What takes the datagrams.
+/// What accepts the datagrams of the stream.
 pub(crate) struct Intake {
     formatter: Formatter,
     /// What the datagram in hand comes to on stdout.
@@ -49,8 +49,8 @@ impl Intake {
         self.remaining == 0
     }
 
-    /// Takes a datagram. A refusal in it is not told if it `answers_us`: the session tells what comes of it.
-    pub fn take(&mut self, datagram: &[u8], answers_us: bool) {
+    /// Accepts a datagram. A refusal in it is not told if it `answers_us`: the session tells what comes of it.
+    pub fn accept(&mut self, datagram: &[u8], answers_us: bool) {
         if self.is_complete() {
             return;
         }

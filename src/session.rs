@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
     pub fn run(mut self) -> Result<()> {
         loop {
             match self.exchange.turn(self.wakes_at()) {
-                Turn::Datagram => self.take_datagram(),
+                Turn::Datagram => self.note_datagram(),
                 Turn::Sent(command, copy) => self.note_sent(command, copy),
                 Turn::TakeOver(words) => self.say_unless_quiet(format_args!(
                     "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT \
@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take_datagram(&mut self) {
+    fn note_datagram(&mut self) {
         let datagram = self.exchange.datagram();
         if self.phase == Phase::Handshake {
             for line in lines(datagram) {
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
         } else if self.status_is_sent && self.answers_status(datagram, in_hand) {
             return;
         }
-        self.intake.take(self.exchange.datagram(), in_hand.is_some());
+        self.intake.accept(self.exchange.datagram(), in_hand.is_some());
         if self.intake.is_complete() {
             self.end();
         }
