@@ -16,7 +16,7 @@ use crate::session::{Kit, Session};
 use crate::signal::{self, Signal, Terminal};
 use crate::socket::{DropCounter, RECEIVE_BUFFER, open, receive_buffer};
 use crate::spool::Spool;
-use crate::stderr::{Stderr, exit_code};
+use crate::stderr::{Stderr, Verbosity, exit_code};
 use crate::writer::{LARGER_BUFFER, Writer};
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away), or
@@ -25,7 +25,12 @@ use crate::writer::{LARGER_BUFFER, Writer};
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, for good. Such a signal ends the whole process at
 /// once, with exit code 130, unless it is the first one while the stream runs.
 pub fn run(options: &ListenOptions) -> ExitCode {
-    exit_code("can-listen", |stderr| {
+    let verbosity = match (options.gateway.quiet, options.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (_, true) => Verbosity::Verbose,
+        _ => Verbosity::Normal,
+    };
+    exit_code("can-listen", verbosity, |stderr| {
         let ending = Arc::new(Ending::default());
         let terminal = handle_signals(options, &ending, stderr).context("cannot handle signals")?;
         if options.format == Format::Pcap && io::stdout().is_terminal() {
@@ -39,15 +44,13 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let spool = Arc::new(spool);
         let drops = Arc::new(Mutex::new(DropCounter::of(&connection.socket)));
         let queue = receive_buffer(&connection.socket).unwrap_or_default();
-        if options.verbose {
-            let local = connection.socket.local_addr().context("the socket has no address")?;
-            let of = match queue < RECEIVE_BUFFER {
-                true => format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10),
-                false => String::new(),
-            };
-            stderr.say(format_args!("0.000 s: from {local} to {gateway}"));
-            stderr.say(format_args!("0.000 s: receive buffer: {} KiB granted{of}", queue >> 10));
-        }
+        let local = connection.socket.local_addr().context("the socket has no address")?;
+        stderr.step(format_args!("from {local} to {gateway}"));
+        let of = match queue < RECEIVE_BUFFER {
+            true => format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10),
+            false => String::new(),
+        };
+        stderr.step(format_args!("receive buffer: {} KiB granted{of}", queue >> 10));
         let writer = Writer {
             spool: Arc::clone(&spool),
             connection: Arc::clone(&connection),

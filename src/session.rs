@@ -3,7 +3,6 @@
 //! Everything between gateway and session happens in one loop, on the main thread, from the first `INIT` to the last
 //! `STOP`. Each turn of the module `exchange` tells what happened; here is what follows from it.
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,7 +60,6 @@ pub(crate) struct Session<'a> {
     exchange: Exchange<&'a Connection>,
     intake: Intake,
     silence: Silence,
-    begun: Instant,
     /// When START was sent.
     started: Instant,
     phase: Phase,
@@ -85,7 +83,6 @@ impl<'a> Session<'a> {
             exchange: Exchange::new(&**kit.connection, machine, now),
             intake: Intake::new(options, Arc::clone(&kit.spool), kit.stderr.clone()),
             silence: Silence::new(now, options.status_after, options.idle_timeout, options.bitrate),
-            begun: now,
             started: now,
             phase: Phase::Handshake,
             next_terminal_check: now + CHECK_TERMINAL_EVERY,
@@ -107,7 +104,7 @@ impl<'a> Session<'a> {
             match self.exchange.turn(self.wakes_at()) {
                 Turn::Datagram => self.note_datagram(),
                 Turn::Sent(command, copy) => self.note_sent(command, copy),
-                Turn::TakeOver(words) => self.say_unless_quiet(format_args!(
+                Turn::TakeOver(words) => self.kit.stderr.note(format_args!(
                     "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT \
                      again"
                 )),
@@ -179,7 +176,7 @@ impl<'a> Session<'a> {
             for line in lines(datagram) {
                 match Line::classify(line) {
                     Line::Frame(_) => self.intake.counts.handshake_frames += 1,
-                    _ => self.say_step(format_args!("heard {}", printable(line))),
+                    _ => self.kit.stderr.step(format_args!("heard {}", printable(line))),
                 }
             }
             return;
@@ -188,7 +185,7 @@ impl<'a> Session<'a> {
         if !may_be_replies_only(datagram) || lines(datagram).any(|line| !matches!(Line::classify(line), Line::Reply(_)))
         {
             if let Some(gap) = self.silence.data(self.exchange.now()) {
-                self.say_unless_quiet(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
+                self.kit.stderr.note(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
             }
             if self.phase == Phase::Streaming && matches!(in_hand, Some(Command::Status { .. })) {
                 self.exchange.machine.withdraw_status();
@@ -213,8 +210,8 @@ impl<'a> Session<'a> {
 
     fn note_sent(&mut self, command: Command, copy: u32) {
         match self.exchange.network_error() {
-            None => self.say_step(format_args!("sent {command} (attempt {copy})")),
-            Some(error) => self.say_step(format_args!("could not send {command}: {error}")),
+            None => self.kit.stderr.step(format_args!("sent {command} (attempt {copy})")),
+            Some(error) => self.kit.stderr.step(format_args!("could not send {command}: {error}")),
         }
         self.status_is_sent |= matches!(command, Command::Status { .. });
         if let (Command::Start { .. }, Phase::Handshake) = (command, self.phase) {
@@ -223,7 +220,7 @@ impl<'a> Session<'a> {
             self.silence.begin(self.started);
             self.kit.drops.lock().unwrap_or_else(PoisonError::into_inner).begin();
             self.intake.begin();
-            self.say_unless_quiet(format_args!(
+            self.kit.stderr.note(format_args!(
                 "START is sent to {} (channel {}); waiting for data, Ctrl-C ends it",
                 self.kit.gateway, self.kit.options.gateway.channel
             ));
@@ -234,7 +231,7 @@ impl<'a> Session<'a> {
         match command {
             Command::Start { .. } => {
                 let outcome = if answer.is_some() { "answered" } else { "not answered" };
-                self.say_step(format_args!("START was {outcome}; the port is shared with can-stop from now on"));
+                self.kit.stderr.step(format_args!("START was {outcome}; the port is shared with can-stop from now on"));
                 if answer.is_some() {
                     self.silence.start_is_answered();
                 }
@@ -243,9 +240,9 @@ impl<'a> Session<'a> {
             }
             Command::Stop { .. } if self.phase == Phase::Stopping => {
                 if matches!(answer, Some(Answer::Status(_))) {
-                    self.say_unless_quiet(
-                        "STOP was sent again and refused, but the gateway says that the bus is halted",
-                    );
+                    self.kit
+                        .stderr
+                        .note("STOP was sent again and refused, but the gateway says that the bus is halted");
                 }
                 self.bus = Some(Bus::Halted);
                 self.phase = Phase::Draining(Instant::now());
@@ -260,10 +257,10 @@ impl<'a> Session<'a> {
         match self.silence.answer(self.exchange.now(), answer, port_is_closed) {
             Verdict::Nothing => {}
             Verdict::StartAgain(words) => {
-                self.say_unless_quiet(words);
+                self.kit.stderr.note(words);
                 self.exchange.machine.push(Command::Start { channel: self.kit.options.gateway.channel });
             }
-            Verdict::Tell(words) => self.say_unless_quiet(words),
+            Verdict::Tell(words) => self.kit.stderr.note(words),
             Verdict::Warn(words) => self.kit.stderr.say(words),
         }
     }
@@ -353,18 +350,6 @@ impl<'a> Session<'a> {
         } else {
             self.exchange.machine.withdraw_status();
             self.phase = Phase::Draining(Instant::now());
-        }
-    }
-
-    fn say_unless_quiet(&self, words: impl Display) {
-        if !self.kit.options.gateway.quiet {
-            self.kit.stderr.say(words);
-        }
-    }
-
-    fn say_step(&self, words: impl Display) {
-        if self.kit.options.verbose {
-            self.kit.stderr.say(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
         }
     }
 }

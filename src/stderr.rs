@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many lines may wait.
 const LINES_MAX: usize = 1200;
@@ -18,10 +18,20 @@ const GATEWAY_LINES_MAX: usize = 1000;
 /// How long the end of the program waits for stderr.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verbosity {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
 /// Says things on stderr, each line under the program's name.
 #[derive(Clone, Debug)]
 pub(crate) struct Stderr {
     program: &'static str,
+    verbosity: Verbosity,
+    begun: Instant,
     shared: Arc<Shared>,
 }
 
@@ -45,14 +55,28 @@ impl Stderr {
     /// # Errors
     ///
     /// The system's, if it gives no thread.
-    fn new(program: &'static str) -> io::Result<Stderr> {
+    fn new(program: &'static str, verbosity: Verbosity) -> io::Result<Stderr> {
         let shared = Arc::<Shared>::default();
         let writer = Arc::clone(&shared);
         thread::Builder::new().name("stderr".to_owned()).spawn(move || writer.write_for_ever())?;
-        Ok(Stderr { program, shared })
+        Ok(Stderr { program, verbosity, begun: Instant::now(), shared })
     }
 
-    /// Says something.
+    /// Says something, unless the user wants quiet.
+    pub fn note(&self, words: impl Display) {
+        if self.verbosity > Verbosity::Quiet {
+            self.say(words);
+        }
+    }
+
+    /// Says what happens now, and when that is, to a user who wants each step.
+    pub fn step(&self, words: impl Display) {
+        if self.verbosity == Verbosity::Verbose {
+            self.say(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// Says something to every user.
     pub fn say(&self, words: impl Display) {
         self.put(words, LINES_MAX);
     }
@@ -92,8 +116,12 @@ impl Stderr {
 }
 
 /// Does a program's work; tells what to leave with, after an error was said.
-pub(crate) fn exit_code(program: &'static str, work: impl FnOnce(&Stderr) -> anyhow::Result<()>) -> ExitCode {
-    let stderr = match Stderr::new(program) {
+pub(crate) fn exit_code(
+    program: &'static str,
+    verbosity: Verbosity,
+    work: impl FnOnce(&Stderr) -> anyhow::Result<()>,
+) -> ExitCode {
+    let stderr = match Stderr::new(program, verbosity) {
         Ok(stderr) => stderr,
         Err(error) => {
             let _ = io::stderr().write_all(format!("{program}: cannot start a thread: {error}\n").as_bytes());

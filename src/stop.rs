@@ -13,33 +13,29 @@ use crate::handshake::{Answer, Machine, Retry, SETTLE};
 pub use crate::options::StopOptions;
 use crate::protocol::Command;
 use crate::socket::{OpenError, open, open_for_sending, unreachable_words};
-use crate::stderr::exit_code;
+use crate::stderr::{Stderr, Verbosity, exit_code};
 
 /// Halts the bus; tells what to leave with. What there is to say has been said on stderr.
 pub fn run(options: &StopOptions) -> ExitCode {
-    exit_code("can-stop", |stderr| {
-        let say = |words: String| {
-            if !options.gateway.quiet {
-                stderr.say(words);
-            }
-        };
+    let verbosity = if options.gateway.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    exit_code("can-stop", verbosity, |stderr| {
         let gateway = options.gateway.target.resolve(&options.gateway.local())?;
         let command = Command::Stop { channel: options.gateway.channel };
         if !options.confirm {
-            let socket = on_local_or_any_port(options, gateway, &say, open_for_sending)?;
+            let socket = on_local_or_any_port(options, gateway, stderr, open_for_sending)?;
             socket
                 .send_to(&command.datagram(), gateway)
                 .map_err(|error| anyhow!(unreachable_words(gateway, &error)))?;
-            say(format!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
+            stderr.note(format_args!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
             return Ok(());
         }
         // Beside a listener on our port its socket would be given the answer, so this takes a port for itself.
-        let connection = Connection::new(on_local_or_any_port(options, gateway, &say, open)?);
+        let connection = Connection::new(on_local_or_any_port(options, gateway, stderr, open)?);
         match confirm(options, &connection, gateway)? {
-            Some(Answer::Status(_)) => {
-                say(format!("sent {command} to {gateway} again, which refused it but says that the bus is halted"))
-            }
-            _ => say(format!("sent {command} to {gateway}; the gateway confirmed it")),
+            Some(Answer::Status(_)) => stderr.note(format_args!(
+                "sent {command} to {gateway} again, which refused it but says that the bus is halted"
+            )),
+            _ => stderr.note(format_args!("sent {command} to {gateway}; the gateway confirmed it")),
         }
         Ok(())
     })
@@ -63,14 +59,17 @@ fn confirm(options: &StopOptions, connection: &Connection, gateway: SocketAddr) 
 fn on_local_or_any_port(
     options: &StopOptions,
     gateway: SocketAddr,
-    say: &dyn Fn(String),
+    stderr: &Stderr,
     open: fn(&Bind, SocketAddr) -> Result<UdpSocket, OpenError>,
 ) -> Result<UdpSocket, OpenError> {
     let local = options.gateway.local();
     match open(&local, gateway) {
         Err(OpenError::Bind(taken, error)) if error.kind() == io::ErrorKind::AddrInUse => {
             let socket = open(&local.with_any_port(), gateway)?;
-            say(format!("UDP port {} is taken here, so the command goes out from a free port", taken.port()));
+            stderr.note(format_args!(
+                "UDP port {} is taken here, so the command goes out from a free port",
+                taken.port()
+            ));
             Ok(socket)
         }
         opened => opened,
