@@ -168,6 +168,11 @@ impl<E: Endpoint> Exchange<E> {
         self.network_error.as_ref()
     }
 
+    /// Whether the network said that the gateway's port is closed.
+    pub fn port_is_closed(&self) -> bool {
+        self.network_error().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    }
+
     /// When the latest datagram was read, or a little earlier than now.
     pub fn now(&self) -> Instant {
         self.now
@@ -292,7 +297,7 @@ impl<E: Endpoint> Exchange<E> {
             many => format!("{many} attempts"),
         };
         let cause = match &self.network_error {
-            Some(error) if error.kind() == ErrorKind::ConnectionRefused => format!(
+            Some(_) if self.port_is_closed() => format!(
                 "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, \
                  or is the gateway still starting?",
                 gateway.port(),

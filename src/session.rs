@@ -3,7 +3,7 @@
 //! Everything between gateway and session happens in one loop, on the main thread, from the first `INIT` to the last
 //! `STOP`. Each turn of the module `exchange` tells what happened; here is what follows from it.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
@@ -253,8 +253,7 @@ impl<'a> Session<'a> {
     }
 
     fn explain_silence(&mut self, answer: Option<Answer>) {
-        let port_is_closed = self.port_is_closed();
-        match self.silence.answer(self.exchange.now(), answer, port_is_closed) {
+        match self.silence.answer(self.exchange.now(), answer, self.exchange.port_is_closed()) {
             Verdict::Nothing => {}
             Verdict::StartAgain(words) => {
                 self.kit.stderr.note(words);
@@ -263,10 +262,6 @@ impl<'a> Session<'a> {
             Verdict::Tell(words) => self.kit.stderr.note(words),
             Verdict::Warn(words) => self.kit.stderr.say(words),
         }
-    }
-
-    fn port_is_closed(&self) -> bool {
-        self.exchange.network_error().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// A failed handshake is the session's end at once; any other is told in the end.
@@ -294,7 +289,7 @@ impl<'a> Session<'a> {
         self.intake.counts.network_errors += 1;
         if self.intake.counts.network_errors == 1 && self.phase == Phase::Streaming {
             let cause = match self.exchange.network_error() {
-                Some(error) if !self.port_is_closed() => error.to_string(),
+                Some(error) if !self.exchange.port_is_closed() => error.to_string(),
                 _ => "its port is closed, is it starting anew?".to_owned(),
             };
             self.kit.stderr.say(format_args!("cannot hear {} for now, still listening: {cause}", self.kit.gateway));
@@ -325,7 +320,7 @@ impl<'a> Session<'a> {
         }
         if let Some(timeout) = self.kit.options.idle_timeout {
             if is_due(Some(self.silence.last_data() + timeout)) {
-                let explanation = self.silence.explanation(self.port_is_closed());
+                let explanation = self.silence.explanation(self.exchange.port_is_closed());
                 self.failures.push(anyhow!(
                     "nothing has arrived from {} for {} s (--idle-timeout): {explanation}",
                     self.kit.gateway,
