@@ -38,8 +38,8 @@ pub struct ListenOptions {
     pub listen_only: bool,
     /// What passes (hex); 29-bit ids: EXT:0:0
     ///
-    /// The gateway's acceptance filter. A frame passes if its identifier equals ID in every bit that is set in MASK. Repeatable. STD:000:000 is every
-    /// 11-bit identifier, EXT:0:0 every 29-bit one.
+    /// The gateway's acceptance filter. A frame passes if its identifier equals ID in every bit that is set in MASK.
+    /// Repeatable. STD:000:000 is every 11-bit identifier, EXT:0:0 every 29-bit one.
     #[arg(long = "filter", default_value = "STD:000:000", value_name = "STD|EXT:ID:MASK", help_heading = GATEWAY)]
     pub filters: Vec<Filter>,
     #[command(flatten)]
@@ -85,8 +85,8 @@ const SESSION: &str = "Session";
 
 /// Halt the CAN bus behind a UDP gateway
 ///
-/// Sends one command and, unless told to, waits for no answer. Works beside a running can-listen; when the local port is
-/// taken, the command goes out from a free one.
+/// Sends one command and, unless told to, waits for no answer. Works beside a running can-listen; when the local port
+/// is taken, the command goes out from a free one.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "can-stop", version)]
 // Nothing is repeated without --confirm.

@@ -2,11 +2,13 @@
 //!
 //! The listener's socket is bound without any reuse option, so that a second listener is told that the port is taken
 //! instead of taking half of the stream; then it is connected, so that the kernel drops every other sender's datagrams
-//! and reports a closed port; what slipped in between the two is thrown away. Only when START's answer is no longer owed is
-//! `SO_REUSEPORT` switched on (or the answer to a `can-stop` on the same port would be credited to the handshake): a socket of the same user that sets it before it binds the wildcard address can now share the port, and since it
-//! stays unconnected, Linux prefers the connected one for every datagram of the gateway's. So `can-stop` works beside
-//! a running `can-listen` and takes nothing from it. Only through the wildcard: on Linux 6.1 a socket bound to the
-//! listener's specific address took all of the stream.
+//! and reports a closed port; what slipped in between the two is thrown away.
+//!
+//! When START's answer is no longer owed, `SO_REUSEPORT` is switched on; not before, or the answer to a `can-stop` on the
+//! same port would be credited to the handshake. A socket of the same user that sets it before it binds the wildcard
+//! address can now share the port, and since it stays unconnected, Linux prefers the connected one for every datagram of
+//! the gateway's. So `can-stop` works beside a running `can-listen` and takes nothing from it. Only through the wildcard:
+//! on Linux 6.1 a socket bound to the listener's specific address took all of the stream.
 
 use std::fmt;
 use std::fs;
