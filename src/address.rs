@@ -76,6 +76,10 @@ impl FromStr for Target {
         if host.is_empty() || !host.chars().all(|c| plain(c) || c.is_alphanumeric()) {
             return Err(SHAPE);
         }
+        // The system would make 10.8.0.0 of 10.8.0.
+        if host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.parse::<Ipv4Addr>().is_err() {
+            return Err("an IPv4 address is four numbers from 0 to 255 (with --target or in CAN_TARGET)");
+        }
         let port = match port {
             None => PORT,
             // A sign would be taken for a part of the number.

@@ -19,6 +19,8 @@ pub(crate) struct Ending {
     pub connection: OnceLock<Arc<Connection>>,
     /// The session is ending, for whatever reason.
     pub begun: AtomicBool,
+    /// The gateway has confirmed that the bus is halted.
+    pub bus_is_halted: AtomicBool,
     /// A signal came; the next one leaves at once.
     pub signalled: AtomicBool,
 }

@@ -163,7 +163,7 @@ impl<E: Endpoint> Exchange<E> {
         &self.buffer[..self.length]
     }
 
-    /// What befell the last copy of a command, which may be why it was not answered.
+    /// What the network said last, since a command was last sent; it may be why that one is not answered.
     pub fn network_error(&self) -> Option<&io::Error> {
         self.network_error.as_ref()
     }

@@ -40,7 +40,7 @@ impl Intake {
     pub fn begin(&mut self) {
         let header = self.formatter.header();
         if !header.is_empty() {
-            let _ = self.spool.push(header);
+            let _ = self.spool.push(header, 0);
         }
     }
 
@@ -78,12 +78,12 @@ impl Intake {
                 }
             });
         if !self.output.is_empty() {
-            self.spool(frames);
+            self.put_into_spool(frames);
         }
     }
 
-    fn spool(&mut self, new_frames: u64) {
-        match self.spool.push(&self.output) {
+    fn put_into_spool(&mut self, new_frames: u64) {
+        match self.spool.push(&self.output, 1) {
             Ok(()) => {
                 self.counts.spooled += 1;
                 self.remaining -= match &mut self.counts.frames {

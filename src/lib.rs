@@ -6,16 +6,19 @@
 //! # The way of a datagram
 //!
 //! ```text
-//! gateway --UDP--> socket --> exchange --> intake --> format --> spool --> writer thread --> stdout
+//! gateway --UDP--> socket --> exchange --> session --> intake --> format --> spool --> writer thread --> stdout
 //!                             \-> handshake (replies in, commands out) --UDP--> gateway
 //! ```
 //!
-//! [`listen`] gets all that can fail and runs a `session` from beginning to end. The module `socket` opens the socket; `exchange` is one turn of the
-//! loop, on the main thread: it reads, gives replies to the state machine in [`handshake`], sends what that wants sent,
-//! and keeps the clock. Once `START` is out, `intake` counts each datagram, lets [`mod@format`] turn it into bytes and
-//! puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out. `silence` explains
-//! why nothing comes, `report` is the last line, `ending` what holds it up, `stderr` the queue of words in front of stderr, and `signal` tells what
-//! a signal means. [`stop`] is the other program, [`options`] what the user can say to both.
+//! [`listen`] gets all that can fail: the module `socket` opens the socket, `drops` counts what the kernel drops there.
+//! Then `session` runs from beginning to end, on the main thread. Its loop takes turns of `exchange`: that reads, gives
+//! replies to the state machine in [`handshake`], sends what that wants sent, and keeps the clock; `session` decides what
+//! follows. Once `START` is out it hands each datagram to `intake`, which counts it, lets [`mod@format`] turn it into
+//! bytes and puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out.
+//!
+//! Around that: `silence` explains why nothing comes, `ending` is what holds up the end, `report` the last line, `signal`
+//! what a signal means, `stderr` the queue of words in front of stderr. [`stop`] is the other program, [`options`] what
+//! the user can say to both.
 //!
 //! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
 //!
@@ -37,6 +40,7 @@
 //! Linux is what is supported.
 
 pub mod address;
+mod drops;
 mod ending;
 mod exchange;
 pub mod format;

@@ -2,19 +2,20 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use clap::CommandFactory;
 
+use crate::drops::DropCounter;
 use crate::ending::Ending;
 use crate::exchange::Connection;
 use crate::format::Format;
 pub use crate::options::ListenOptions;
 use crate::session::{Kit, Session};
 use crate::signal::{self, Signal, Terminal};
-use crate::socket::{DropCounter, RECEIVE_BUFFER, open, receive_buffer};
+use crate::socket::{RECEIVE_BUFFER, open, receive_buffer};
 use crate::spool::Spool;
 use crate::stderr::{Stderr, Verbosity, exit_code};
 use crate::writer::{LARGER_BUFFER, Writer};
@@ -42,20 +43,21 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let _ = ending.connection.set(Arc::clone(&connection));
         let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
-        let drops = Arc::new(Mutex::new(DropCounter::of(&connection.socket)));
-        let queue = receive_buffer(&connection.socket).unwrap_or_default();
+        let drops = Arc::new(DropCounter::of(&connection.socket));
+        let granted = receive_buffer(&connection.socket).unwrap_or_default();
         let local = connection.socket.local_addr().context("the socket has no address")?;
         stderr.step(format_args!("from {local} to {gateway}"));
-        let of = match queue < RECEIVE_BUFFER {
-            true => format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10),
-            false => String::new(),
+        let of = if granted < RECEIVE_BUFFER {
+            format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
+        } else {
+            String::new()
         };
-        stderr.step(format_args!("receive buffer: {} KiB granted{of}", queue >> 10));
+        stderr.step(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
         let writer = Writer {
             spool: Arc::clone(&spool),
             connection: Arc::clone(&connection),
             drops: Arc::clone(&drops),
-            queue,
+            receive_buffer: granted,
             stderr: stderr.clone(),
         };
         let writer = writer.start().context("cannot write to stdout")?;
@@ -79,10 +81,10 @@ pub fn run(options: &ListenOptions) -> ExitCode {
 
 fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr) -> Result<Terminal, ctrlc::Error> {
     let (ending, stderr, stop_command) = (Arc::clone(ending), stderr.clone(), options.gateway.stop_command());
-    signal::handle(move |signal| {
-        match (signal, ending.connection.get()) {
+    signal::handle(move |signal| match (signal, ending.connection.get()) {
         (Signal::TerminalClosed, _) => stderr.say(
-            "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends it",
+            "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends \
+             it",
         ),
         (Signal::End, None) => stderr.leave("left at once, before anything was sent", 130),
         (Signal::End, Some(connection)) if !ending.signalled.swap(true, Relaxed) => {
@@ -91,6 +93,9 @@ fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr
             }
             connection.wake();
         }
+        (Signal::End, Some(_)) if ending.bus_is_halted.load(Relaxed) => {
+            stderr.leave("left at once: what still waited for stdout is lost; the bus is halted", 130);
+        }
         (Signal::End, Some(_)) => stderr.leave(
             format_args!(
                 "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: \
@@ -98,6 +103,5 @@ fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr
             ),
             130,
         ),
-    }
     })
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser};
 use crate::address::{Bind, Target};
 use crate::format::Format;
 use crate::handshake::Retry;
-use crate::protocol::{BitRate, Command, DataBitRate, Filter, Init};
+use crate::protocol::{BitRate, CHANNELS, Command, DataBitRate, Filter, Init};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams
 ///
@@ -49,7 +49,7 @@ pub struct ListenOptions {
     #[arg(short, long, value_enum, default_value_t, help_heading = OUTPUT)]
     pub format: Format,
     /// Exit after printing N datagrams (raw) or frames
-    #[arg(short = 'n', long, value_parser = count, value_name = "N", help_heading = OUTPUT)]
+    #[arg(short = 'n', long, value_parser = count, allow_negative_numbers = true, value_name = "N", help_heading = OUTPUT)]
     pub count: Option<NonZeroU64>,
     /// Show each step of the handshake on stderr
     #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
@@ -131,7 +131,7 @@ pub struct GatewayOptions {
         short,
         long,
         default_value_t = 1,
-        value_parser = clap::value_parser!(u8).range(1..=4),
+        value_parser = channel,
         value_name = "1..4",
         help_heading = GATEWAY
     )]
@@ -202,6 +202,10 @@ impl From<&RetryOptions> for Retry {
     fn from(options: &RetryOptions) -> Retry {
         Retry { timeout: options.timeout, attempts: options.attempts }
     }
+}
+
+fn channel(text: &str) -> Result<u8, &'static str> {
+    text.parse().ok().filter(|number| CHANNELS.contains(number)).ok_or("give 1, 2, 3 or 4")
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -326,10 +326,11 @@ pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     })
 }
 
-/// Whether the datagram can hold replies and nothing else. That it cannot is seen at its first byte, so a stream of
-/// frames is not looked into.
-pub(crate) fn may_be_replies_only(datagram: &[u8]) -> bool {
+/// Whether a datagram holds replies and nothing else. Of a frame that is seen at its first byte, so a stream of frames is
+/// not looked into.
+pub(crate) fn holds_only_replies(datagram: &[u8]) -> bool {
     !matches!(datagram.first(), Some(b'M' | b'm'))
+        && lines(datagram).all(|line| matches!(Line::classify(line), Line::Reply(_)))
 }
 
 /// The words of a line; runs of white space between them count as one.

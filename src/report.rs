@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Error, anyhow};
 
-use crate::socket::Drops;
+use crate::drops::Drops;
 
 /// What is known of the bus in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,26 +5,26 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
 
+use crate::drops::DropCounter;
 use crate::ending::{Ending, PATIENCE};
 use crate::exchange::{Connection, Exchange, Turn, earlier};
 use crate::handshake::{Answer, Failure, Machine, Retry};
 use crate::intake::Intake;
 use crate::options::ListenOptions;
-use crate::protocol::{Command, Line, Reply, lines, may_be_replies_only, printable};
+use crate::protocol::{Command, Line, Reply, holds_only_replies, lines, printable};
 use crate::report::{Bus, Report};
 use crate::signal::Terminal;
 use crate::silence::{Silence, Verdict};
 use crate::socket::share;
 use crate::spool::Spool;
 use crate::stderr::Stderr;
-use crate::writer::{SharedDropCounter, count_drops};
 
 /// How often the terminal is checked, where it matters.
 const CHECK_TERMINAL_EVERY: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(crate) struct Kit<'a> {
     pub ending: Arc<Ending>,
     pub terminal: Terminal,
     pub spool: Arc<Spool>,
-    pub drops: SharedDropCounter,
+    pub drops: Arc<DropCounter>,
     /// The result of all writing to stdout comes out here.
     pub writer: Receiver<io::Result<()>>,
     pub stderr: &'a Stderr,
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
             }
         }
         // What arrives from now on is nobody's loss.
-        let drops = count_drops(&self.kit.drops);
+        let drops = self.kit.drops.count();
         self.kit.spool.close();
         let write_error = self.kit.ending.wait_for_writer(&self.kit.writer, self.kit.stderr).err();
         let report = Report {
@@ -156,16 +156,16 @@ impl<'a> Session<'a> {
     }
 
     fn wakes_at(&self) -> Option<Instant> {
+        let terminal = self.kit.terminal.matters().then_some(self.next_terminal_check);
         match self.phase {
-            Phase::Handshake => None,
+            Phase::Handshake => terminal,
             Phase::Streaming => {
                 // While an answer is still to come, nothing else is asked.
                 let ask = self.silence.ask_at().filter(|_| self.exchange.machine.is_idle());
                 let idle = self.kit.options.idle_timeout.map(|timeout| self.silence.last_data() + timeout);
-                let terminal = self.kit.terminal.matters().then_some(self.next_terminal_check);
                 earlier(earlier(ask, idle), terminal)
             }
-            Phase::Stopping => self.patience,
+            Phase::Stopping => earlier(self.patience, terminal),
             Phase::Draining(since) => Some(since),
         }
     }
@@ -176,14 +176,13 @@ impl<'a> Session<'a> {
             for line in lines(datagram) {
                 match Line::classify(line) {
                     Line::Frame(_) => self.intake.counts.handshake_frames += 1,
-                    _ => self.kit.stderr.step(format_args!("heard {}", printable(line))),
+                    _ => self.kit.stderr.step_for_gateway(format_args!("heard {}", printable(line))),
                 }
             }
             return;
         }
         let in_hand = self.exchange.machine.in_hand();
-        if !may_be_replies_only(datagram) || lines(datagram).any(|line| !matches!(Line::classify(line), Line::Reply(_)))
-        {
+        if !holds_only_replies(datagram) {
             if let Some(gap) = self.silence.data(self.exchange.now()) {
                 self.kit.stderr.note(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
             }
@@ -218,7 +217,7 @@ impl<'a> Session<'a> {
             self.phase = Phase::Streaming;
             self.started = self.exchange.now();
             self.silence.begin(self.started);
-            self.kit.drops.lock().unwrap_or_else(PoisonError::into_inner).begin();
+            self.kit.drops.begin();
             self.intake.begin();
             self.kit.stderr.note(format_args!(
                 "START is sent to {} (channel {}); waiting for data, Ctrl-C ends it",
@@ -245,6 +244,7 @@ impl<'a> Session<'a> {
                         .note("STOP was sent again and refused, but the gateway says that the bus is halted");
                 }
                 self.bus = Some(Bus::Halted);
+                self.kit.ending.bus_is_halted.store(true, Relaxed);
                 self.phase = Phase::Draining(Instant::now());
             }
             Command::Status { .. } if self.phase == Phase::Streaming => self.explain_silence(answer),
@@ -300,6 +300,10 @@ impl<'a> Session<'a> {
     fn note_time(&mut self) {
         let now = self.exchange.read_up_to();
         let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        if is_due(Some(self.next_terminal_check)) {
+            self.next_terminal_check = now + CHECK_TERMINAL_EVERY;
+            self.kit.terminal.check();
+        }
         if self.phase == Phase::Stopping && is_due(self.patience) {
             self.patience = None;
             self.kit.stderr.say(format_args!(
@@ -309,10 +313,6 @@ impl<'a> Session<'a> {
         }
         if self.phase != Phase::Streaming {
             return;
-        }
-        if self.next_terminal_check <= now {
-            self.next_terminal_check = now + CHECK_TERMINAL_EVERY;
-            self.kit.terminal.check();
         }
         if self.exchange.machine.is_idle() && is_due(self.silence.ask_at()) {
             self.silence.ask(now);

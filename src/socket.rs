@@ -1,4 +1,4 @@
-//! The UDP socket: where it is bound, whom it hears, what the kernel grants it and what the kernel drops.
+//! The UDP socket: where it is bound, whom it hears, and what the kernel grants it.
 //!
 //! The listener's socket is bound without any reuse option, so that a second listener is told that the port is taken
 //! instead of taking half of the stream; then it is connected, so that the kernel drops every other sender's datagrams
@@ -11,11 +11,8 @@
 //! on Linux 6.1 a socket bound to the listener's specific address took all of the stream.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -46,7 +43,7 @@ impl fmt::Display for OpenError {
             OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
                 "UDP port {port} is taken here, perhaps by another can-listen (see: ss -aunp sport = :{port}); \
-                 end that, or take another port with --bind {}",
+                 end that. Only for another gateway take another port, with --bind {}: one gateway streams to one listener",
                 SocketAddr::new(local.ip(), local.port().checked_add(1).unwrap_or(PORT)),
                 port = local.port(),
             ),
@@ -155,95 +152,4 @@ fn discard_queued(socket: &UdpSocket) -> io::Result<()> {
 /// The system's.
 pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     Ok(SockRef::from(socket).recv_buffer_size()? / 2)
-}
-
-/// How many datagrams the kernel dropped because a socket's queue was full: the last column of `/proc/net/udp` and
-/// `/proc/net/udp6`, in the line with the socket's inode (Linux, proc(5)).
-#[derive(Debug)]
-pub(crate) struct DropCounter {
-    table: PathBuf,
-    /// Where it is known.
-    inode: Option<u64>,
-    /// The kernel's counter as last seen. It has 32 bits, so it must be looked at before it has come round.
-    seen: Option<u32>,
-    drops: Drops,
-}
-
-/// What is known of the drops.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Drops {
-    /// Datagrams dropped.
-    pub count: u64,
-    /// Whether there may be more than the count tells, since the kernel could not be asked.
-    pub may_be_more: bool,
-}
-
-impl DropCounter {
-    /// Counts what the kernel drops for this socket from now on.
-    pub fn of(socket: &UdpSocket) -> DropCounter {
-        let is_ipv4 = socket.local_addr().is_ok_and(|address| address.is_ipv4());
-        let table = PathBuf::from(if is_ipv4 { "/proc/net/udp" } else { "/proc/net/udp6" });
-        let inode = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok();
-        let inode = inode.and_then(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-        let mut counter = DropCounter { table, inode, seen: None, drops: Drops::default() };
-        counter.begin();
-        counter
-    }
-
-    /// What was dropped before is nobody's loss.
-    pub fn begin(&mut self) {
-        self.seen = self.read();
-        self.drops = Drops::default();
-    }
-
-    /// Datagrams dropped since the beginning. Costs the reading of the whole table.
-    pub fn count(&mut self) -> Drops {
-        let now = self.read();
-        if let (Some(seen), Some(now)) = (self.seen, now) {
-            self.drops.count += u64::from(now.wrapping_sub(seen));
-            self.seen = Some(now);
-        }
-        self.drops.may_be_more = self.seen.is_none() || now.is_none();
-        self.drops
-    }
-
-    fn read(&self) -> Option<u32> {
-        const INODE: usize = 9;
-        let inode = self.inode?;
-        fs::read_to_string(&self.table).ok()?.lines().skip(1).find_map(|line| {
-            let mut columns = line.split_ascii_whitespace();
-            (columns.nth(INODE)?.parse() == Ok(inode)).then(|| columns.last()?.parse().ok()).flatten()
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_that_cannot_be_read_for_once_erases_no_drops() {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        socket.connect(socket.local_addr().expect("it is bound")).expect("to itself");
-        SockRef::from(&socket).set_recv_buffer_size(1).expect("a small buffer");
-        let mut counter = DropCounter::of(&socket);
-        let overflow = || (0..200).for_each(|_| drop(socket.send(&[0; 1000])));
-        overflow();
-        let seen = counter.count();
-        assert!(seen.count > 0 && !seen.may_be_more, "{seen:?}");
-        let table = std::mem::replace(&mut counter.table, PathBuf::from("/nowhere"));
-        assert_eq!(counter.count(), Drops { count: seen.count, may_be_more: true });
-        overflow();
-        counter.table = table;
-        let both = counter.count();
-        assert!(both.count >= seen.count + 200 && !both.may_be_more, "{both:?} after {seen:?}");
-    }
-
-    #[test]
-    fn without_a_table_nothing_is_known() {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let mut counter = DropCounter { inode: None, ..DropCounter::of(&socket) };
-        counter.begin();
-        assert_eq!(counter.count(), Drops { count: 0, may_be_more: true });
-    }
 }

@@ -60,12 +60,13 @@ impl Spool {
         Ok(Spool { state: Mutex::new(state), wake: Condvar::new() })
     }
 
-    /// Appends what one datagram comes to, whole or not at all. Never waits for the writer.
+    /// Appends what so many datagrams come to (one, or none for a format's header), whole or not at all. Never waits for
+    /// the writer.
     ///
     /// # Errors
     ///
     /// [`Rejected`], when there is no room or no writer any more.
-    pub fn push(&self, bytes: &[u8]) -> Result<(), Rejected> {
+    pub fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), Rejected> {
         let mut state = self.lock();
         if state.closed {
             return Err(Rejected::Closed);
@@ -74,7 +75,7 @@ impl Spool {
             return Err(Rejected::Full);
         }
         state.waiting.extend_from_slice(bytes);
-        state.datagrams += 1;
+        state.datagrams += datagrams;
         let wake = std::mem::take(&mut state.writer_waits);
         drop(state);
         if wake {

@@ -76,6 +76,13 @@ impl Stderr {
         }
     }
 
+    /// Tells what came from the gateway, of which there may be more than can be shown, to a user who wants each step.
+    pub fn step_for_gateway(&self, words: impl Display) {
+        if self.verbosity == Verbosity::Verbose {
+            self.say_for_gateway(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
+        }
+    }
+
     /// Says something to every user.
     pub fn say(&self, words: impl Display) {
         self.put(words, LINES_MAX);

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::drops::DropCounter;
 use crate::exchange::Connection;
-use crate::socket::{DropCounter, Drops, RECEIVE_BUFFER};
+use crate::socket::RECEIVE_BUFFER;
 use crate::spool::Spool;
 use crate::stderr::Stderr;
 
@@ -19,21 +20,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How a larger receive buffer is had.
 pub(crate) const LARGER_BUFFER: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
 
-/// The drops, which the loop counts too, at the beginning and at the end.
-pub(crate) type SharedDropCounter = Arc<Mutex<DropCounter>>;
-
-/// What the kernel has dropped so far.
-pub(crate) fn count_drops(counter: &SharedDropCounter) -> Drops {
-    counter.lock().unwrap_or_else(PoisonError::into_inner).count()
-}
-
 /// The thread's work. It ends when the spool is closed and empty, or when writing fails, which wakes the loop.
 pub(crate) struct Writer {
     pub spool: Arc<Spool>,
     pub connection: Arc<Connection>,
-    pub drops: SharedDropCounter,
-    /// Size of the socket's queue, in bytes.
-    pub queue: usize,
+    pub drops: Arc<DropCounter>,
+    /// What the kernel granted, in bytes.
+    pub receive_buffer: usize,
     pub stderr: Stderr,
 }
 
@@ -53,7 +46,7 @@ impl Writer {
                 let now = Instant::now();
                 if now >= next_look && !self.connection.is_woken() {
                     next_look = now + LOOK_EVERY;
-                    let drops = count_drops(&self.drops);
+                    let drops = self.drops.count();
                     if drops.count > 0 && !drops_are_told {
                         drops_are_told = true;
                         self.tell_of_drops();
@@ -70,8 +63,8 @@ impl Writer {
     }
 
     fn tell_of_drops(&self) {
-        let size = self.queue >> 10;
-        let cure = if self.queue < RECEIVE_BUFFER {
+        let size = self.receive_buffer >> 10;
+        let cure = if self.receive_buffer < RECEIVE_BUFFER {
             format!("it has {size} KiB; {LARGER_BUFFER}, then start again")
         } else {
             format!("all its {size} KiB were full: this machine is too busy, or the program was stopped")

@@ -243,16 +243,22 @@ fn a_signal_during_name_resolution_ends_it_at_once_with_130() {
 /// Starts a session with that wrapper before it, in a terminal of its own; stdout and stderr go elsewhere. The terminal
 /// closes when the first thing returned is dropped.
 fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Running) {
-    let (master, name) = terminal();
     // Should the test fail, it shall not stay behind for long.
     let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
-    let mut command = Command::new("bash");
-    command.args(["-c", "exec env \"$1\" setsid -c \"${@:2}\" <\"$0\""]).arg(name).arg(DEFAULT_SIGNALS);
-    command.args(wrapper).args(command_line(&listen));
-    let listener = start(&mut command);
+    let (master, listener) = start_in_a_terminal(&listen, wrapper);
     listener.wait_for_lines(1);
     assert_ne!(controlling_terminal(&listener.proc("stat")), "0");
     (master, listener)
+}
+
+/// Starts a program with that wrapper before it, in a terminal of its own.
+fn start_in_a_terminal(program: &Command, wrapper: &[&str]) -> (PtyMaster, Running) {
+    let (master, name) = terminal();
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec env \"$1\" setsid -c \"${@:2}\" <\"$0\""]).arg(name).arg(DEFAULT_SIGNALS);
+    command.args(wrapper).args(command_line(program));
+    let program = start(&mut command);
+    (master, program)
 }
 
 /// The number of its controlling terminal, 0 for none.
@@ -533,6 +539,86 @@ fn what_a_reader_that_dies_did_not_take_is_in_the_report() {
     // The first of them may have fitted into the pipe.
     assert!((4..=5).contains(&taken), "{ended:?}");
     assert!(ended.stderr.contains(" datagrams not taken by the reader"), "{ended:?}");
+}
+
+#[test]
+fn in_pcap_too_the_one_frame_that_a_reader_did_not_take_is_in_the_report() {
+    let gateway = Gateway::start();
+    let listen = &mut can_listen(["--quiet", "--format", "pcap", "--target", &gateway.target()]);
+    let (listener, mut unread) = start_unread(listen);
+    unread.read_exact(&mut [0; 24]).expect("the header");
+    drop(unread);
+    gateway.send(frame(0));
+    let ended = listener.wait();
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+
+    let listen = &mut can_listen(["--format", "pcap", "--target", &gateway.target()]);
+    let (listener, mut unread) = start_unread(listen);
+    unread.read_exact(&mut [0; 24]).expect("the header");
+    drop(unread);
+    gateway.send(frame(0));
+    let ended = listener.wait();
+    assert!(ended.stderr.contains("; up to 1 datagram not taken by the reader"), "{ended:?}");
+}
+
+#[test]
+fn once_stop_is_confirmed_a_second_signal_does_not_say_that_the_bus_may_run() {
+    let gateway = Gateway::start();
+    let (listener, _unread) = start_unread(&mut can_listen(["--stop-on-exit", "--target", &gateway.target()]));
+    listener.wait_for_stderr("START is sent");
+    gateway.wait_for_command("CAN 1 START\n");
+    (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
+    listener.signal(Signal::SIGINT);
+    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.signal(Signal::SIGINT);
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(130));
+    assert!(ended.stderr.ends_with("is lost; the bus is halted\n"), "{ended:?}");
+}
+
+#[test]
+fn what_the_gateway_says_in_the_handshake_leaves_room_for_the_error_that_ends_it() {
+    const FLOOD: usize = 20;
+    let gateway = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    gateway.set_read_timeout(Some(programs::PATIENCE)).expect("a timeout can be set");
+    let (read, full) = pipe().expect("a pipe");
+    let target = gateway.local_addr().expect("it is bound").to_string();
+    let mut listener = start_uncollected(&mut can_listen(["-v", "--target", &target]), Stdio::null(), full);
+    let (_, client) = gateway.recv_from(&mut [0; 64]).expect("INIT");
+    (0..FLOOD).for_each(|_| {
+        let events = "E 1 ERRORWARNING SET\n".repeat(200);
+        gateway.send_to(events.as_bytes(), client).expect("the listener is there");
+    });
+    gateway.send_to(b"R ok\n", client).expect("the listener is there");
+    gateway.recv_from(&mut [0; 64]).expect("FILTER CLEAR");
+    gateway.send_to(b"R ERR 4 no\n", client).expect("the listener is there");
+    // Only now.
+    listener.read_on(File::from(read));
+    let ended = listener.wait();
+    assert_eq!(ended.code(), Some(1));
+    let (heard, last) = (ended.text().matches("heard E 1").count(), ended.text());
+    assert!(heard < 200 * FLOOD, "all of it was shown, so nothing was to be left out");
+    assert!(last.trim_end().ends_with("check --filter and --channel"), "{:?}", last.lines().last());
+}
+
+#[test]
+fn under_nohup_a_signal_during_the_handshake_leaves_at_once_seconds_after_the_shell_has_left_the_terminal() {
+    let gateway = Gateway::builder().silent(true).start();
+    let leave = ["sh", "-c", "set -m; nohup \"$@\" & echo \"its number: $!.\" >&2; read gone", "sh"];
+    // Should the test fail, it shall not stay behind for long.
+    let listen = can_listen(["--timeout", "10", "--target", &gateway.target()]);
+    let (mut terminal, shell) = start_in_a_terminal(&listen, &leave);
+    gateway.wait_for_command("CAN 1 INIT STD 250\n");
+    let number = number_told_by(&shell);
+    terminal.write_all(b"\n").expect("the shell reads it");
+    let stat = || fs::read_to_string(format!("/proc/{number}/stat")).expect("it runs");
+    wait_until("the terminal to be gone", || controlling_terminal(&stat()) == "0");
+    // The time itself.
+    thread::sleep(Duration::from_secs(2));
+    kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
+    let ended = shell.wait();
+    assert!(ended.stderr.contains("left at once, during the handshake"), "{ended:?}");
+    assert!(!ended.stderr.contains("the terminal has closed"), "{ended:?}");
 }
 
 #[test]
