@@ -326,11 +326,13 @@ pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     })
 }
 
-/// Whether a datagram holds replies and nothing else. Of a frame that is seen at its first byte, so a stream of frames is
-/// not looked into.
-pub(crate) fn holds_only_replies(datagram: &[u8]) -> bool {
+/// Whether all lines of a datagram begin with `R`, well formed or not: the gateway speaks of commands, and nothing comes
+/// from the bus. Of a frame that is seen at its first byte, so a stream of frames is not looked into.
+pub(crate) fn speaks_of_commands_only(datagram: &[u8]) -> bool {
+    let mut lines = lines(datagram).peekable();
     !matches!(datagram.first(), Some(b'M' | b'm'))
-        && lines(datagram).all(|line| matches!(Line::classify(line), Line::Reply(_)))
+        && lines.peek().is_some()
+        && lines.all(|line| words(line).next().is_some_and(|first| first.eq_ignore_ascii_case(b"R")))
 }
 
 /// The words of a line; runs of white space between them count as one.

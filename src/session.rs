@@ -18,7 +18,7 @@ use crate::exchange::{Connection, Exchange, Turn, earlier};
 use crate::handshake::{Answer, Failure, Machine, Retry};
 use crate::intake::Intake;
 use crate::options::ListenOptions;
-use crate::protocol::{Command, Line, Reply, holds_only_replies, lines, printable};
+use crate::protocol::{Command, Line, Reply, lines, printable, speaks_of_commands_only};
 use crate::report::{Bus, Report};
 use crate::signal::Terminal;
 use crate::silence::{Silence, Verdict};
@@ -182,7 +182,7 @@ impl<'a> Session<'a> {
             return;
         }
         let in_hand = self.exchange.machine.in_hand();
-        if !holds_only_replies(datagram) {
+        if !speaks_of_commands_only(datagram) {
             if let Some(gap) = self.silence.data(self.exchange.now()) {
                 self.kit.stderr.note(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
             }
@@ -203,7 +203,8 @@ impl<'a> Session<'a> {
         let is_outstanding = matches!(in_hand, Some(Command::Status { .. }));
         lines(replies).all(|line| match Line::classify(line) {
             Line::Reply(Reply::Status(status)) => status.channel == self.kit.options.gateway.channel,
-            _ => is_outstanding,
+            Line::Reply(_) => is_outstanding,
+            _ => false,
         })
     }
 
@@ -255,8 +256,12 @@ impl<'a> Session<'a> {
     fn explain_silence(&mut self, answer: Option<Answer>) {
         match self.silence.answer(self.exchange.now(), answer, self.exchange.port_is_closed()) {
             Verdict::Nothing => {}
-            Verdict::StartAgain(words) => {
-                self.kit.stderr.note(words);
+            Verdict::StartAgain { words, warn } => {
+                if warn {
+                    self.kit.stderr.say(words);
+                } else {
+                    self.kit.stderr.note(words);
+                }
                 self.exchange.machine.push(Command::Start { channel: self.kit.options.gateway.channel });
             }
             Verdict::Tell(words) => self.kit.stderr.note(words),

@@ -17,6 +17,8 @@ pub(crate) struct Silence {
     after: Option<Duration>,
     bit_rate: BitRate,
     start_answered: bool,
+    /// START is sent again and not yet known to have arrived.
+    start_in_doubt: bool,
     /// When the last data came, or START was sent.
     last_data: Instant,
     data_has_come: bool,
@@ -33,8 +35,8 @@ pub(crate) struct Silence {
 pub(crate) enum Verdict {
     /// The user knows it already.
     Nothing,
-    /// `START` was lost: it is to be sent again. These words say so.
-    StartAgain(String),
+    /// `START` was lost: it is to be sent again. The words say so, also to who wants quiet if there is more to warn of.
+    StartAgain { words: String, warn: bool },
     /// To be told, unless the user wants quiet.
     Tell(String),
     /// To be told in any case.
@@ -53,6 +55,7 @@ impl Silence {
             after,
             bit_rate,
             start_answered: false,
+            start_in_doubt: false,
             last_data: now,
             data_has_come: false,
             asked: None,
@@ -69,6 +72,7 @@ impl Silence {
     /// The gateway said `R ok` to `START`.
     pub fn start_is_answered(&mut self) {
         self.start_answered = true;
+        self.start_in_doubt = false;
     }
 
     /// When the last data came, or `START` was sent.
@@ -81,6 +85,7 @@ impl Silence {
         let gap = now.saturating_duration_since(self.last_data);
         self.last_data = now;
         self.data_has_come = true;
+        self.start_in_doubt = false;
         // All else is of the silence that is over.
         if let Some((_, in_this_silence)) = &mut self.asked {
             *in_this_silence = false;
@@ -114,13 +119,18 @@ impl Silence {
             Some(Answer::Ok) => false,
             Some(Answer::Refused(_)) | None => true,
         };
-        self.word = Some(answer);
-        if start_was_lost && self.explained.is_none() {
-            let words =
+        if let (Some(Answer::Status(status)), true) = (&answer, start_was_lost && self.explained.is_none()) {
+            let mut words =
                 "START was lost: the controller is stopped, and START was not answered; it is sent again".to_owned();
+            if is_important {
+                words = format!("{words}; {}", self.meaning(Status { stopped: false, ..*status }));
+            }
+            // From now on the answer is no longer true: only START's own tells.
+            self.start_in_doubt = true;
             self.explained = Some((words.clone(), true));
-            return Verdict::StartAgain(words);
+            return Verdict::StartAgain { words, warn: is_important };
         }
+        self.word = Some(answer);
         let explanation = self.explanation(port_is_closed);
         if self.explained.as_ref().is_some_and(|(last, _)| *last == explanation) {
             return Verdict::Nothing;
@@ -201,6 +211,7 @@ impl Silence {
         match &self.word {
             Some(None) => None,
             Some(Some(Answer::Status(status))) => Some(!status.stopped),
+            _ if self.start_in_doubt => None,
             _ => Some(true),
         }
     }

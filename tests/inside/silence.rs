@@ -32,18 +32,19 @@ fn a_bus_that_stays_silent_is_asked_about_once() {
 fn a_bus_with_a_frame_every_seven_seconds_is_asked_about_once_a_minute() {
     let begun = Instant::now();
     let mut silence = silence(begun);
-    let mut asked = 0;
+    let mut asked = Vec::new();
     for second in 1..=240 {
         let now = begun + second * SECOND;
         if silence.ask_at().is_some_and(|at| at <= now) {
             ask(&mut silence, now, RUNNING);
-            asked += 1;
+            asked.push(second);
         }
         if second % 7 == 0 {
             silence.data(now);
         }
     }
-    assert!((3..=5).contains(&asked), "{asked} times in four minutes");
+    // First after 5 s; then, when a minute is over, 5 s after the frame before (at 63, 126, 189).
+    assert_eq!(asked, [5, 68, 131, 194]);
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn start_is_sent_again_only_at_the_first_answer_and_if_it_was_unanswered_and_not
         prepare(&mut silence, begun);
         ask(&mut silence, begun + 10 * SECOND, STOPPED)
     };
-    assert!(matches!(first(|_, _| ()), Verdict::StartAgain(_)));
+    assert!(matches!(first(|_, _| ()), Verdict::StartAgain { warn: false, .. }));
     assert!(matches!(first(|silence, _| silence.start_is_answered()), Verdict::Tell(_)));
     let data = |silence: &mut Silence, now| {
         silence.data(now);
@@ -86,6 +87,26 @@ fn start_is_sent_again_only_at_the_first_answer_and_if_it_was_unanswered_and_not
     assert!(matches!(ask(&mut silence, begun + 5 * SECOND, RUNNING), Verdict::Tell(_)));
     silence.data(begun + 6 * SECOND);
     assert!(matches!(ask(&mut silence, begun + 70 * SECOND, STOPPED), Verdict::Tell(_)));
+}
+
+#[test]
+fn after_start_is_sent_again_what_was_said_before_is_no_longer_true() {
+    let begun = Instant::now();
+    let mut silence = silence(begun);
+    ask(&mut silence, begun + 5 * SECOND, STOPPED);
+    assert_eq!(silence.bus_runs(), None, "nobody knows whether it arrived");
+    silence.start_is_answered();
+    assert_eq!(silence.bus_runs(), Some(true));
+    assert!(!silence.explanation(false).contains("stopped"));
+    assert_eq!(silence.ask_at(), None);
+}
+
+#[test]
+fn a_lost_start_hides_no_other_flag() {
+    let begun = Instant::now();
+    let verdict = ask(&mut silence(begun), begun + 5 * SECOND, Status { bus_off: true, overrun: true, ..STOPPED });
+    let Verdict::StartAgain { words, warn: true } = verdict else { panic!("{verdict:?}") };
+    assert!(words.contains("bus off") && words.contains("data overrun"), "{words}");
 }
 
 #[test]
