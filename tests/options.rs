@@ -158,6 +158,10 @@ fn a_target_is_a_host_and_maybe_a_port_and_nothing_else() {
 fn an_ipv6_target_without_brackets_is_refused_with_a_hint() {
     for program in [listen_with, stop_with] {
         refused(program, &["--target", "::1"], "in brackets, as in [fd00::1]");
+        // The system would take them for 10.8.0.0, and ask a name server for the other.
+        refused(program, &["--target", "10.8.0"], "an IPv4 address is four numbers from 0 to 255");
+        refused(program, &["--target", "300.1.1.1:5000"], "an IPv4 address is four numbers from 0 to 255");
+        refused(program, &["--channel", "5"], "give 1, 2, 3 or 4");
         refused(program, &["--target", "fd00::1:5000"], "in brackets");
     }
 }
@@ -415,6 +419,7 @@ fn what_is_wrong_with_a_target_or_a_count_is_said() {
     }
     for count in ["0", "-1", "1.5", "", "many", "99999999999999999999"] {
         refused(listen_with, &[&format!("-n={count}")], "a whole number, 1 or more");
+        refused(listen_with, &["-n", count], "a whole number, 1 or more");
     }
 }
 
