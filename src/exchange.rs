@@ -245,12 +245,10 @@ impl<E: Endpoint> Exchange<E> {
             return;
         }
         let wanted = deadline.map(|deadline| deadline - self.now);
-        let is_about_right = match (wanted, self.read_timeout) {
-            // To set it anew for every datagram would be a system call for every datagram.
-            (Some(wanted), Some(set)) => wanted.abs_diff(set) <= wanted / 8,
-            (wanted, set) => wanted == set,
-        };
-        if !is_about_right && self.endpoint.set_read_timeout(wanted).is_ok() {
+        // To set it anew for every datagram would be a system call for every datagram.
+        let is_about_right = |(wanted, set): (Duration, Duration)| wanted.abs_diff(set) <= wanted / 8;
+        let suits = wanted == self.read_timeout || wanted.zip(self.read_timeout).is_some_and(is_about_right);
+        if !suits && self.endpoint.set_read_timeout(wanted).is_ok() {
             self.read_timeout = wanted;
         }
     }

@@ -82,8 +82,7 @@ impl Silence {
 
     /// Data came. Returns how long there was none, if the user was told of it.
     pub fn data(&mut self, now: Instant) -> Option<Duration> {
-        let gap = now.saturating_duration_since(self.last_data);
-        self.last_data = now;
+        let before = std::mem::replace(&mut self.last_data, now);
         self.data_has_come = true;
         self.start_in_doubt = false;
         // All else is of the silence that is over.
@@ -92,7 +91,7 @@ impl Silence {
         }
         self.word = None;
         let (_, in_this_silence) = self.explained.as_mut()?;
-        std::mem::take(in_this_silence).then_some(gap)
+        std::mem::take(in_this_silence).then(|| now.saturating_duration_since(before))
     }
 
     /// When the gateway is to be asked.
