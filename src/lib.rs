@@ -10,21 +10,21 @@
 //!                             \-> handshake (replies in, commands out) --UDP--> gateway
 //! ```
 //!
-//! [`listen`] gets all that can fail: the module `socket` opens the socket, `drops` counts what the kernel drops there.
+//! [`cli::listen`] gets all that can fail: the module `socket` opens the socket, `drops` counts what the kernel drops there.
 //! Then `session` runs from beginning to end, on the main thread. Its loop takes turns of `exchange`: that reads, gives
-//! replies to the state machine in [`handshake`], sends what that wants sent, and keeps the clock; `session` decides what
+//! replies to the state machine in [`gateway::handshake`], sends what that wants sent, and keeps the clock; `session` decides what
 //! follows. Once `START` is out it hands each datagram to `intake`, which counts it, lets [`mod@format`] turn it into
 //! bytes and puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out.
 //!
 //! Around that: `silence` explains why nothing comes, `ending` is what holds up the end, `report` the last line, `signal`
-//! what a signal means, `stderr` the queue of words in front of stderr. [`stop`] is the other program, [`options`] what
+//! what a signal means, `stderr` the queue of words in front of stderr. [`cli::stop`] is the other program, [`cli::options`] what
 //! the user can say to both.
 //!
-//! [`protocol`], [`frame`], [`handshake`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
+//! [`gateway`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
 //!
 //! ```
-//! use can_udp::frame::{Frame, Id};
-//! use can_udp::protocol::{Line, lines};
+//! use can_udp::format::frame::{Frame, Id};
+//! use can_udp::gateway::reply::{Line, lines};
 //!
 //! let datagram = b"M 1 CSD 100 55 AA\r\nM 1 FED 18FE0201 01 02\r\nE 1 BUSOFF\r\n";
 //! let mut ids = Vec::new();
@@ -34,32 +34,16 @@
 //!     }
 //! }
 //! assert_eq!(ids, [Id::Standard(0x100), Id::Extended(0x18FE0201)]);
-//! # Ok::<(), can_udp::frame::Malformed>(())
+//! # Ok::<(), can_udp::format::frame::Malformed>(())
 //! ```
 //!
 //! Linux is what is supported.
 
-pub mod address;
-mod drops;
-mod ending;
-mod exchange;
+pub mod cli;
 pub mod format;
-pub mod frame;
-pub mod handshake;
-mod intake;
-pub mod listen;
-pub mod options;
-pub mod protocol;
-mod report;
-mod session;
-mod signal;
-mod silence;
-mod socket;
-mod spool;
-mod stderr;
-pub mod stop;
-mod writer;
+pub mod gateway;
+mod output;
+mod text;
 
 #[cfg(test)]
-#[path = "../tests/inside/properties.rs"]
 mod properties;

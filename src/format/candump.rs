@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
-use crate::frame::{Frame, Kind};
+use crate::format::frame::{Frame, Kind};
 
 /// Appends a frame as `candump -L` of can-utils logs it: `(1436509052.249713) can1 123#1122` and a newline.
 /// `received` is the time since 1970; the interface is named after the frame's channel.

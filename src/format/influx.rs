@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
-use crate::frame::{Frame, Kind};
+use crate::format::frame::{Frame, Kind};
 
 /// Writes frames as points of InfluxDB's line protocol, and sees to it that their times strictly increase: InfluxDB
 /// keeps only one of two points with the same tags and time.

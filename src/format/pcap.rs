@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::frame::{Frame, Id, Kind};
+use crate::format::frame::{Frame, Id, Kind};
 
 /// What a file begins with.
 #[rustfmt::skip]
@@ -34,12 +34,12 @@ const FDF: u8 = 0x04;
 /// ```
 /// use std::time::Duration;
 /// use can_udp::format::{PCAP_HEADER, pcap};
-/// use can_udp::frame::Frame;
+/// use can_udp::format::frame::Frame;
 ///
 /// let mut file = PCAP_HEADER.to_vec();
 /// pcap(&Frame::parse(b"M 1 CSD 123 11 22")?, Duration::new(1_436_509_052, 249_713_000), &mut file);
 /// assert_eq!(file[24 + 16..], [0, 0, 0x01, 0x23, 2, 0, 0, 0, 0x11, 0x22]);
-/// # Ok::<(), can_udp::frame::Malformed>(())
+/// # Ok::<(), can_udp::format::frame::Malformed>(())
 /// ```
 pub fn pcap(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let id = match frame.id() {

@@ -1,6 +1,6 @@
 //! The datagram as it came.
 
-use crate::protocol::escape_into;
+use crate::text::escape_into;
 
 /// Appends a datagram and the newline that it may lack; an empty one is nothing. With `escape`, harmless on a terminal.
 pub(super) fn raw(datagram: &[u8], escape: bool, out: &mut Vec<u8>) {

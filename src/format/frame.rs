@@ -1,0 +1,194 @@
+//! A CAN frame, read from an `M` line. No socket, no clock, no thread, and no allocation.
+//!
+//! The line (vendor's software design guide 4.02.0332.20000) is `M <channel> <format> <identifier> <data>`:
+//!
+//! * the format is three letters: `C` classic, `F` CAN FD with bit-rate switch, `N` CAN FD without; `S` 11-bit or `E`
+//!   29-bit identifier; `D` data or `R` remote;
+//! * the identifier is hexadecimal and not always zero-padded;
+//! * the data is up to 8 bytes (CAN FD: 64) of two hexadecimal digits each; a remote frame has `dlc=05` in its place, or
+//!   nothing if it asks for 0 bytes (so the vendor's own driver reads it: HMS-jost/pycan, `ascii_can.py`).
+//!
+//! What is not exactly that is malformed: nothing is guessed.
+
+use std::fmt;
+
+use crate::gateway::command::{CHANNELS, EXTENDED_ID_MAX, STANDARD_ID_MAX};
+use crate::text::{hex_digit, parse_hex, tokens};
+
+/// The largest payload, that of CAN FD, in bytes.
+pub const DATA_MAX: usize = 64;
+
+/// One CAN frame, as it was on the bus.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    channel: u8,
+    id: Id,
+    kind: Kind,
+    length: u8,
+    data: [u8; DATA_MAX],
+}
+
+/// A frame's identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// 11 bits, 0 to 0x7FF.
+    Standard(u32),
+    /// 29 bits, 0 to 0x1FFFFFFF.
+    Extended(u32),
+}
+
+/// Which of CAN's frame formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A classic data frame, 0 to 8 bytes.
+    Classic,
+    /// A classic remote frame: it asks for data and carries none.
+    Remote,
+    /// A CAN FD data frame, up to 64 bytes.
+    Fd {
+        /// Whether its data was sent at the higher bit rate.
+        bit_rate_switch: bool,
+    },
+}
+
+impl Frame {
+    /// Reads a line, without its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] when the line is not exactly what the protocol says of a frame.
+    ///
+    /// ```
+    /// use can_udp::format::frame::{Frame, Id};
+    ///
+    /// let frame = Frame::parse(b"M 1 CSD 100 55 AA")?;
+    /// assert_eq!(frame.id(), Id::Standard(0x100));
+    /// assert_eq!(frame.data(), [0x55, 0xAA]);
+    /// # Ok::<(), can_udp::format::frame::Malformed>(())
+    /// ```
+    pub fn parse(line: &[u8]) -> Result<Frame, Malformed> {
+        let mut tokens = tokens(line);
+        if !tokens.next().is_some_and(|word| word.eq_ignore_ascii_case(b"M")) {
+            return Err(Malformed::NoFrame);
+        }
+        let channel = match tokens.next() {
+            Some([digit @ b'0'..=b'9']) => digit - b'0',
+            _ => return Err(Malformed::Channel),
+        };
+        if !CHANNELS.contains(&channel) {
+            return Err(Malformed::Channel);
+        }
+        let &[protocol, format, purpose] = tokens.next().unwrap_or_default() else { return Err(Malformed::Format) };
+        let kind = match (protocol.to_ascii_uppercase(), purpose.to_ascii_uppercase()) {
+            (b'C', b'D') => Kind::Classic,
+            (b'C', b'R') => Kind::Remote,
+            (b'F', b'D') => Kind::Fd { bit_rate_switch: true },
+            (b'N', b'D') => Kind::Fd { bit_rate_switch: false },
+            _ => return Err(Malformed::Format),
+        };
+        let number = tokens.next().and_then(parse_hex).ok_or(Malformed::Id)?;
+        let id = match format.to_ascii_uppercase() {
+            b'S' if number <= STANDARD_ID_MAX => Id::Standard(number),
+            b'E' if number <= EXTENDED_ID_MAX => Id::Extended(number),
+            b'S' | b'E' => return Err(Malformed::Id),
+            _ => return Err(Malformed::Format),
+        };
+        let mut frame = Frame { channel, id, kind, length: 0, data: [0; DATA_MAX] };
+        if kind == Kind::Remote {
+            frame.length = tokens.next().map_or(Some(0), data_length_code).ok_or(Malformed::Length)?;
+            return if tokens.next().is_none() { Ok(frame) } else { Err(Malformed::Length) };
+        }
+        for word in tokens {
+            let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(Malformed::Length)?;
+            *byte = match *word {
+                [high, low] => hex_digit(high).zip(hex_digit(low)).map(|(high, low)| high << 4 | low),
+                _ => None,
+            }
+            .ok_or(Malformed::Data)?;
+            frame.length += 1;
+        }
+        match (kind, frame.length) {
+            (_, 0..=8) | (Kind::Fd { .. }, 12 | 16 | 20 | 24 | 32 | 48 | 64) => Ok(frame),
+            _ => Err(Malformed::Length),
+        }
+    }
+
+    /// The gateway's CAN port that the frame was received on, 1 to 4.
+    pub fn channel(&self) -> u8 {
+        self.channel
+    }
+
+    /// The identifier.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The frame format.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Length of the data in bytes; of a remote frame, how much it asks for (its DLC, 0 to 8).
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// The data; empty in a remote frame.
+    pub fn data(&self) -> &[u8] {
+        if self.kind == Kind::Remote { &[] } else { &self.data[..usize::from(self.length)] }
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("channel", &self.channel)
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("length", &self.length)
+            .field("data", &self.data())
+            .finish()
+    }
+}
+
+/// What is wrong with a line that should be a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// It does not begin with `M`.
+    NoFrame,
+    /// The channel is not one of 1 to 4.
+    Channel,
+    /// The format is none of the protocol's.
+    Format,
+    /// The identifier is no hexadecimal number, or too large for its kind.
+    Id,
+    /// A data byte is not two hexadecimal digits.
+    Data,
+    /// More data than the kind of frame has, or a length that no CAN FD frame has; or a remote frame's DLC is not
+    /// `dlc=0` to `dlc=8`, or left out.
+    Length,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Malformed::NoFrame => "no line of the protocol",
+            Malformed::Channel => "bad channel",
+            Malformed::Format => "bad format",
+            Malformed::Id => "bad identifier",
+            Malformed::Data => "bad data byte",
+            Malformed::Length => "bad length",
+        })
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// `dlc=05`: one or two digits, 0 to 8.
+fn data_length_code(word: &[u8]) -> Option<u8> {
+    let (name, digits) = word.split_at_checked(4)?;
+    match *digits {
+        [digit @ b'0'..=b'8'] | [b'0', digit @ b'0'..=b'8'] if name.eq_ignore_ascii_case(b"dlc=") => Some(digit - b'0'),
+        _ => None,
+    }
+}

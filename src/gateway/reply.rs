@@ -1,0 +1,174 @@
+//! Lines from the gateway.
+
+use crate::text::tokens;
+
+/// What a line from the gateway is, by its first tokens. Borrows the whole line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// `R ok`, `R ERR …` or `R CAN …`: the answer to a command.
+    Reply(Reply<'a>),
+    /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::format::frame::Frame::parse) tells.
+    Frame(&'a [u8]),
+    /// `E …`: the controller's state changed.
+    Event(&'a [u8]),
+    /// Nothing that the protocol has.
+    Unknown(&'a [u8]),
+}
+
+/// The gateway's answer to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// The command was carried out.
+    Ok,
+    /// The command was refused: the gateway's own tokens, the whole line.
+    Refused(&'a [u8]),
+    /// The answer to `STATUS`.
+    Status(Status),
+}
+
+/// What the gateway says of a controller: `R CAN 1 -E--I 100` (software design guide, 4.3.5). The free transmit buffers
+/// at the end are read and not kept: who only listens sends no frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The channel, one of [`CHANNELS`].
+    pub channel: u8,
+    /// `B`: the controller is bus off.
+    pub bus_off: bool,
+    /// `E`: its error counters have reached the warning level.
+    pub error_warning: bool,
+    /// `O`: the gateway lost frames (data overrun).
+    pub overrun: bool,
+    /// `I`: it is stopped; otherwise it runs.
+    pub stopped: bool,
+}
+
+impl Status {
+    /// Reads the tokens after `R`: `CAN`, the channel, the five flags in their places, a number.
+    fn parse<'a>(mut tokens: impl Iterator<Item = &'a [u8]>) -> Option<Status> {
+        let is_can = tokens.next()?.eq_ignore_ascii_case(b"CAN");
+        let &[digit @ b'1'..=b'4'] = tokens.next()? else { return None };
+        let flags: &[u8; 5] = tokens.next()?.try_into().ok()?;
+        let buffers = tokens.next()?;
+        let flag = |place: usize, letter: u8| match flags[place].to_ascii_uppercase() {
+            b'-' => Some(false),
+            other => (other == letter).then_some(true),
+        };
+        let status = Status {
+            channel: digit - b'0',
+            bus_off: flag(0, b'B')?,
+            error_warning: flag(1, b'E')?,
+            overrun: flag(2, b'O')?,
+            // T, transmission pending, is no business of a listener.
+            stopped: flag(3, b'T').and(flag(4, b'I'))?,
+        };
+        let is_number = (1..=5).contains(&buffers.len()) && buffers.iter().all(u8::is_ascii_digit);
+        (is_can && is_number && tokens.next().is_none()).then_some(status)
+    }
+}
+
+impl<'a> Line<'a> {
+    /// Tells what a line is. Takes one of what [`lines`] gives.
+    pub fn classify(line: &'a [u8]) -> Line<'a> {
+        let mut tokens = tokens(line);
+        match tokens.next() {
+            Some(first) if first.eq_ignore_ascii_case(b"M") => Line::Frame(line),
+            Some(first) if first.eq_ignore_ascii_case(b"E") => Line::Event(line),
+            Some(first) if first.eq_ignore_ascii_case(b"R") => match tokens.clone().next() {
+                Some(second) if second.eq_ignore_ascii_case(b"ERR") => Line::Reply(Reply::Refused(line)),
+                Some(second) if second.eq_ignore_ascii_case(b"ok") && tokens.clone().count() == 1 => {
+                    Line::Reply(Reply::Ok)
+                }
+                _ => Status::parse(tokens).map_or(Line::Unknown(line), |status| Line::Reply(Reply::Status(status))),
+            },
+            _ => Line::Unknown(line),
+        }
+    }
+}
+
+/// The lines of a datagram, without their ends and without surrounding white space; empty ones are left out.
+pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().enumerate().position(|(at, &byte)| match byte {
+            b'\n' | b'\r' => true,
+            b'\\' => rest.get(at + 1) == Some(&b'n'),
+            _ => false,
+        });
+        let (line, after) = match end {
+            Some(at) if rest[at] == b'\\' => (&rest[..at], &rest[at + 2..]),
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => (rest, &rest[rest.len()..]),
+        };
+        rest = after;
+        Some(line.trim_ascii())
+    })
+    .filter(|line| !line.is_empty())
+}
+
+/// The replies in a datagram, in their order.
+pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+    lines(datagram).filter_map(|line| match Line::classify(line) {
+        Line::Reply(reply) => Some(reply),
+        _ => None,
+    })
+}
+
+/// Whether all lines of a datagram begin with `R`, well formed or not: the gateway speaks of commands, and nothing comes
+/// from the bus. Of a frame that is seen at its first byte, so a stream of frames is not looked into.
+pub(crate) fn has_only_replies(datagram: &[u8]) -> bool {
+    let mut lines = lines(datagram).peekable();
+    !matches!(datagram.first(), Some(b'M' | b'm'))
+        && lines.peek().is_some()
+        && lines.all(|line| tokens(line).next().is_some_and(|first| first.eq_ignore_ascii_case(b"R")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::escape_truncated;
+
+    fn kinds(datagram: &[u8]) -> Vec<Line<'_>> {
+        lines(datagram).map(Line::classify).collect()
+    }
+
+    #[test]
+    fn a_reply_is_recognised_whatever_its_line_end_case_and_spacing() {
+        for ok in
+            ["R ok", "R ok\n", "R ok\r", "R ok\r\n", "R ok\\n", "r OK\n", "R   ok  \r\n", " R ok\n", "\r\nR Ok\r\n\r\n"]
+        {
+            assert_eq!(kinds(ok.as_bytes()), [Line::Reply(Reply::Ok)], "{ok:?}");
+        }
+        assert_eq!(kinds(b"r err 5 Busy\r"), [Line::Reply(Reply::Refused(b"r err 5 Busy"))]);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_reply_is_none() {
+        for other in ["Rok", "R", "R okay", "R ok ok", "ok", "OK R", "RR ok", "R o k", "", "\n", "XR ok"] {
+            assert_eq!(replies(other.as_bytes()).count(), 0, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_different_kinds_share_a_datagram() {
+        assert_eq!(
+            kinds(b"M 1 CSD 100 55\r\nR ok\nE 1 BUSOFF\rR ERR 7 no\\nwhat\n"),
+            [
+                Line::Frame(b"M 1 CSD 100 55"),
+                Line::Reply(Reply::Ok),
+                Line::Event(b"E 1 BUSOFF"),
+                Line::Reply(Reply::Refused(b"R ERR 7 no")),
+                Line::Unknown(b"what"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_gateways_words_are_shown_escaped_and_cut_at_200_bytes() {
+        assert_eq!(escape_truncated(b"R ERR 1 \x1b[2J\xff\t"), "R ERR 1 \\x1B[2J\\xFF\\x09");
+        assert_eq!(escape_truncated(&[b'a'; 200]), "a".repeat(200));
+        assert_eq!(escape_truncated(&[b'a'; 201]), "a".repeat(200) + "...");
+    }
+}

@@ -1,0 +1,22 @@
+//! What both programs promise, tried with the real binaries on real sockets: one module for each promise.
+
+#[path = "../support/programs.rs"]
+mod programs;
+#[path = "../support/simulator/mod.rs"]
+mod simulator;
+
+mod confirm;
+mod default_port;
+mod errors;
+mod formats;
+mod handshake_wire;
+mod lossy_network;
+mod options;
+mod readme;
+mod shutdown;
+mod silence;
+mod stop;
+mod stream;
+mod taking_over;
+mod terminal;
+mod unattended;

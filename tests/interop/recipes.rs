@@ -1,0 +1,857 @@
+//! What others make of the output: can-utils, python-can, cantools, InfluxDB and MQTT read back what the simulated
+//! gateway sent, and the README's recipes keep their word, run as they are written.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use can_udp::format::{PCAP_HEADER, pcap};
+
+use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
+use crate::simulator::Gateway;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+const README: &str = include_str!("../../README.md");
+
+/// Where the counterparts come from.
+const SOURCES: [(&str, &str); 12] = [
+    ("tshark", "apt-get install tshark"),
+    ("ts", "apt-get install moreutils"),
+    ("pv", "apt-get install pv"),
+    ("mawk", "apt-get install mawk"),
+    ("log2asc", "apt-get install can-utils"),
+    ("influxd", "apt-get install influxdb"),
+    ("curl", "apt-get install curl"),
+    ("mosquitto", "apt-get install mosquitto"),
+    ("mosquitto_pub", "apt-get install mosquitto-clients"),
+    ("mosquitto_sub", "apt-get install mosquitto-clients"),
+    ("python3", "apt-get install python3"),
+    ("cantools", "pip install cantools"),
+];
+
+/// Where programs are looked for: the built ones first; servers are where the PATH of a user may not lead.
+fn path() -> String {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_can-listen"));
+    let built = built.parent().expect("a folder").display();
+    format!("{built}:{}:/usr/sbin", env::var("PATH").unwrap_or_default())
+}
+
+/// A program that must be there, with nothing in its environment that makes it behave otherwise than at the user's.
+#[track_caller]
+fn tool(program: &str) -> Command {
+    let source =
+        SOURCES.iter().find(|(name, _)| *name == program).map_or("it belongs to any system", |source| source.1);
+    let found = env::split_paths(&path()).map(|folder| folder.join(program)).find(|file| file.is_file());
+    let mut command = Command::new(found.unwrap_or_else(|| panic!("this test needs {program}: {source}")));
+    command
+        .env("PATH", path())
+        .env("no_proxy", "127.0.0.1")
+        .env_remove("PYTHONUNBUFFERED")
+        .env_remove("RUST_BACKTRACE");
+    command
+}
+
+#[track_caller]
+fn need(programs: &[&str]) {
+    programs.iter().for_each(|program| drop(tool(program)));
+}
+
+#[track_caller]
+fn need_python_can() {
+    let found = run(tool("python3").args(["-c", "import can"]));
+    assert_eq!(found.code(), Some(0), "this test needs python-can: pip install python-can");
+}
+
+/// What bash runs, in a process group of its own as at a terminal. All of it is killed when this is dropped.
+struct Pipeline {
+    group: Group,
+    bash: Running,
+}
+
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = killpg(self.0, Signal::SIGKILL);
+    }
+}
+
+impl Pipeline {
+    #[track_caller]
+    fn start(folder: &Folder, gateway: &Gateway, commands: &str) -> Pipeline {
+        let mut bash = tool("bash");
+        bash.args(["-c", commands]).current_dir(&folder.0).process_group(0);
+        let bash = start(bash.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0"));
+        Pipeline { group: Group(Pid::from_raw(bash.id() as i32)), bash }
+    }
+
+    /// Ctrl-C goes to every program of the pipeline.
+    fn press_ctrl_c(&self) {
+        killpg(self.group.0, Signal::SIGINT).expect("the group can be signalled");
+    }
+
+    #[track_caller]
+    fn end(self) -> Finished {
+        let Pipeline { group: _group, bash } = self;
+        bash.wait()
+    }
+}
+
+/// A frame that the gateway sends, and that a counterpart is to read back.
+struct Frame {
+    number: usize,
+    extended: bool,
+    id: u32,
+    kind: Kind,
+    length: usize,
+    data: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Classic,
+    Remote,
+    Fd,
+    FdWithSwitch,
+}
+
+/// Every kind, in every length it can have, with small and large identifiers.
+fn frames() -> Vec<Frame> {
+    let classic = &[0, 1, 2, 3, 4, 5, 6, 7, 8][..];
+    let fd = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64][..];
+    let mut frames = Vec::new();
+    for (extended, id) in [
+        (false, 0),
+        (false, 0x1),
+        (false, 0x100),
+        (false, 0x7FF),
+        (true, 0),
+        (true, 0x64),
+        (true, 0x7FF),
+        (true, 0x18FE0201),
+        (true, 0x1FFFFFFF),
+    ] {
+        for (kind, lengths) in
+            [(Kind::Classic, classic), (Kind::Remote, classic), (Kind::Fd, fd), (Kind::FdWithSwitch, fd)]
+        {
+            for &length in lengths {
+                let number = frames.len();
+                let bytes = if kind == Kind::Remote { 0 } else { length };
+                let data = (0..bytes).map(|index| (number * 31 + index * 17) as u8).collect();
+                frames.push(Frame { number, extended, id, kind, length, data });
+            }
+        }
+    }
+    frames
+}
+
+impl Frame {
+    /// The CAN port of the gateway, 1 to 4.
+    fn channel(&self) -> usize {
+        self.number % 4 + 1
+    }
+
+    fn hex(&self) -> String {
+        self.data.iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
+    /// As the gateway says it; of two frames, one has its identifier padded.
+    fn line(&self) -> String {
+        let protocol = match self.kind {
+            Kind::Classic | Kind::Remote => 'C',
+            Kind::Fd => 'N',
+            Kind::FdWithSwitch => 'F',
+        };
+        let format = if self.extended { 'E' } else { 'S' };
+        let purpose = if self.kind == Kind::Remote { 'R' } else { 'D' };
+        let padded = [0, if self.extended { 8 } else { 3 }][self.number % 2];
+        let mut line = format!("M {} {protocol}{format}{purpose} {:0padded$X}", self.channel(), self.id);
+        match self.kind {
+            Kind::Remote => line += &format!(" dlc={:02}", self.length),
+            _ => line.extend(self.data.iter().map(|byte| format!(" {byte:02X}"))),
+        }
+        line + ["\n", "\r\n", "\r"][self.number % 3]
+    }
+
+    /// As each counterpart's view of it is written down here: interface, identifier, whether it is extended, remote,
+    /// FD, with bit-rate switch, length, data.
+    fn view(&self) -> String {
+        let flags = [self.extended, self.kind == Kind::Remote, self.is_fd(), self.kind == Kind::FdWithSwitch];
+        view(&format!("can{}", self.channel()), &format!("{:X}", self.id), flags, self.length, &self.hex())
+    }
+
+    fn is_fd(&self) -> bool {
+        matches!(self.kind, Kind::Fd | Kind::FdWithSwitch)
+    }
+}
+
+fn view(interface: &str, id: &str, flags: [bool; 4], length: usize, data: &str) -> String {
+    let flags: String = flags.map(|flag| if flag { '1' } else { '0' }).iter().collect();
+    format!("{interface} {id} {flags} {length} {data}")
+}
+
+/// Lets `can-listen` take all the frames, some alone and some with others in one datagram, and runs these commands on
+/// what it printed, the file `bus`. Tells what they printed.
+#[track_caller]
+fn listen(folder: &Folder, format: &str, commands: &str) -> (Gateway, Finished) {
+    let mut datagrams = Vec::new();
+    let mut lines = frames().into_iter().map(|frame| frame.line()).peekable();
+    while lines.peek().is_some() {
+        let together = [1, 1, 2, 9][datagrams.len() % 4];
+        datagrams.push(lines.by_ref().take(together).collect::<String>().into_bytes());
+    }
+    let count = frames().len();
+    let gateway = Gateway::builder()
+        .frames_per_second(2000.0)
+        .stop_after_frames(datagrams.len() as u64)
+        .frame_maker(move |n| datagrams[n as usize].clone())
+        .start();
+    let listen = format!("can-listen --filter STD:0:0 --filter EXT:0:0 --format {format} --count {count} > bus");
+    let finished = Pipeline::start(folder, &gateway, &format!("{listen} && {commands}")).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    (gateway, finished)
+}
+
+/// Asserts that what was read back is what was sent, to the last frame.
+#[track_caller]
+fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl IntoIterator<Item = String>) {
+    let (read, sent): (Vec<_>, Vec<_>) = (read.into_iter().collect(), sent.into_iter().collect());
+    for (read, sent) in read.iter().zip(&sent) {
+        assert_eq!(read.as_ref(), sent);
+    }
+    assert_eq!(read.len(), sent.len());
+}
+
+#[test]
+#[ignore = "needs can-utils"]
+fn log2asc_of_can_utils_has_every_frame_in_its_log() {
+    need(&["log2asc"]);
+    let folder = Folder::new("log2asc");
+    listen(&folder, "candump", "log2asc -I bus -O bus.asc can1 can2 can3 can4");
+    let log = folder.read("bus.asc");
+    let read = log.lines().skip(3).map(|line| {
+        let mut words = line.split_whitespace().skip(1).peekable();
+        let fd = words.next_if_eq(&"CANFD").is_some();
+        let mut word = || words.next().expect(line);
+        let (channel, id, remote, switch) = if fd {
+            let (channel, _rx, id, switch) = (word(), word(), word(), word() == "1");
+            let (_error_state_indicator, _data_length_code) = (word(), word());
+            (channel, id, false, switch)
+        } else {
+            let (channel, id, _rx, remote) = (word(), word(), word(), word() == "r");
+            (channel, id, remote, false)
+        };
+        let length = word().parse().expect(line);
+        // Behind the data of an FD frame come numbers of another kind.
+        let data: String = if remote { String::new() } else { words.take(length).collect() };
+        let flags = [id.ends_with('x'), remote, fd, switch];
+        view(&format!("can{channel}"), id.trim_end_matches('x'), flags, length, &data)
+    });
+    assert_same(read, frames().iter().map(Frame::view));
+}
+
+#[test]
+#[ignore = "needs python-can"]
+fn python_can_reads_every_frame_as_it_was_sent() {
+    const PRINT_ALL: &str = r#"
+from can.io import CanutilsLogReader
+for m in CanutilsLogReader("bus"):
+    flags = "".join("01"[flag] for flag in (m.is_extended_id, m.is_remote_frame, m.is_fd, m.bitrate_switch))
+    print(m.channel, f"{m.arbitration_id:X}", flags, m.dlc, m.data.hex().upper())
+"#;
+    need_python_can();
+    let (_, finished) = listen(&Folder::new("python-can"), "candump", &format!("python3 -c '{PRINT_ALL}'"));
+    assert_same(finished.text().lines(), frames().iter().map(Frame::view));
+}
+
+/// A message with a standard identifier and one with an extended one.
+const DBC: &str = r#"VERSION ""
+NS_ :
+BS_:
+BU_: ECU
+BO_ 256 Counter: 4 ECU
+ SG_ Number : 7|32@0+ (1,0) [0|0] "" ECU
+BO_ 257 Engine: 8 ECU
+ SG_ Speed : 0|16@1+ (0.25,0) [0|16383.75] "rpm" ECU
+ SG_ Temperature : 16|8@1- (1,-40) [-168|87] "degC" ECU
+BO_ 2566783489 Battery: 2 ECU
+ SG_ Voltage : 0|16@1+ (0.01,0) [0|655.35] "V" ECU
+"#;
+
+#[test]
+#[ignore = "needs cantools"]
+fn cantools_decodes_the_signals() {
+    need(&["cantools"]);
+    let folder = Folder::new("cantools");
+    folder.write("bus.dbc", DBC);
+    let lines = [&b"M 1 CSD 101 40 1F 5A 00 00 00 00 00\n"[..], b"M 2 CED 18FE0201 D2 04\n"];
+    let gateway =
+        Gateway::builder().frames_per_second(1000.0).frame_maker(move |n| lines[n as usize % 2].to_vec()).start();
+    let commands = "can-listen --filter STD:0:0 --filter EXT:0:0 --format candump --count 2 |
+        cantools decode --single-line bus.dbc";
+    let finished = Pipeline::start(&folder, &gateway, commands).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let expected = [
+        "can1 101#401F5A0000000000 :: Engine(Speed: 2000.0 rpm, Temperature: 50 degC)",
+        "can2 18FE0201#D204 :: Battery(Voltage: 12.34 V)",
+    ];
+    assert_eq!(without_times(&finished.text()), expected);
+}
+
+/// A TCP port that is free now, and that nobody is given who asks for any port.
+fn free_tcp_port() -> u16 {
+    loop {
+        let port = free_port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// An InfluxDB server. Dropping it kills it; what it has stored stays in the folder.
+struct InfluxDb {
+    port: u16,
+    _server: Running,
+}
+
+impl InfluxDb {
+    #[track_caller]
+    fn start(folder: &Folder, port: u16) -> InfluxDb {
+        let (data, other_port) = (folder.0.join("influxdb").display().to_string(), free_tcp_port());
+        let config = format!(
+            r#"
+reporting-disabled = true
+bind-address = "127.0.0.1:{other_port}"
+[meta]
+dir = "{data}/meta"
+[data]
+dir = "{data}/data"
+wal-dir = "{data}/wal"
+query-log-enabled = false
+[monitor]
+store-enabled = false
+[http]
+bind-address = "127.0.0.1:{port}"
+log-enabled = false
+"#
+        );
+        folder.write("influxdb.conf", &config);
+        let server = start(tool("influxd").arg("-config").arg(folder.0.join("influxdb.conf")));
+        server.wait_for_stderr("Listening on HTTP");
+        let server = InfluxDb { port, _server: server };
+        let create = run(tool("bash").args(["-c", &server.recipe(recipe("curl "))]));
+        assert_eq!(create.text(), "{\"results\":[{\"statement_id\":0}]}\n", "{create:?}");
+        server
+    }
+
+    /// A recipe for this server.
+    #[track_caller]
+    fn recipe(&self, recipe: &str) -> String {
+        replaced(recipe, "localhost:8086", &format!("127.0.0.1:{}", self.port))
+    }
+
+    /// The rows of the answer, the first of which has the names of the columns.
+    #[track_caller]
+    fn query(&self, query: &str) -> Vec<String> {
+        let mut curl = tool("curl");
+        curl.args(["-sS", "--fail", "-H", "Accept: application/csv", "--data-urlencode", &format!("q={query}")]);
+        curl.args(["-d", "db=can", "-d", "epoch=ns", &format!("http://127.0.0.1:{}/query", self.port)]);
+        let finished = run(&mut curl);
+        assert_eq!(finished.code(), Some(0), "{query}: {finished:?}");
+        finished.text().lines().map(str::to_owned).collect()
+    }
+
+    /// The data of all the frames, in the order of their times.
+    #[track_caller]
+    fn data(&self) -> Vec<String> {
+        let rows = self.query("SELECT data FROM can");
+        rows.iter().skip(1).filter_map(|row| Some(row.rsplit_once(',')?.1.to_owned())).collect()
+    }
+}
+
+#[test]
+#[ignore = "needs influxdb, curl"]
+fn every_frame_is_a_point_in_influxdb_with_a_time_of_its_own() {
+    need(&["influxd", "curl"]);
+    let folder = Folder::new("influxdb");
+    let server = InfluxDb::start(&folder, free_tcp_port());
+    let post = format!("curl -sS --fail --data-binary @bus 'http://127.0.0.1:{}/write?db=can'", server.port);
+    let (gateway, _) = listen(&folder, "influx", &post);
+
+    let columns = |byte: &dyn Fn(usize) -> String| (0..64).map(byte).collect::<Vec<_>>().join(",");
+    let columns_of = |frame: &Frame| {
+        let (channel, id) = (frame.channel(), frame.id);
+        let id = if frame.extended { format!("{id:08X}") } else { format!("{id:03X}") };
+        let rtr = if frame.kind == Kind::Remote { "true" } else { "" };
+        let bytes = columns(&|index| frame.data.get(index).map(u8::to_string).unwrap_or_default());
+        let fd = match frame.kind {
+            Kind::Fd => "true,false",
+            Kind::FdWithSwitch => "true,true",
+            _ => ",",
+        };
+        format!("{},{channel},{id},{},{},{rtr},{fd},{bytes}", gateway.target(), frame.length, frame.hex())
+    };
+    let names = format!("device,channel,id,dlc,data,rtr,fd,brs,{}", columns(&|index| format!("b{index}")));
+    let rows = server.query(&format!("SELECT {names} FROM can"));
+    assert_eq!(rows[0], format!("name,tags,time,{names}"));
+    let rows = rows[1..].iter().map(|row| row.strip_prefix("can,,").and_then(|row| row.split_once(',')).expect(row));
+    let (times, points): (BTreeSet<_>, Vec<_>) = rows.map(|(time, point)| (time, point.to_owned())).unzip();
+    assert_same(points, frames().iter().map(columns_of));
+    assert_eq!(times.len(), frames().len());
+
+    // In a table, a field that is empty looks like one that is missing.
+    let remote = frames().iter().filter(|frame| frame.kind == Kind::Remote).count();
+    let counts = server.query("SELECT count(data), count(rtr) FROM can");
+    assert_eq!(counts[1], format!("can,,0,{},{remote}", frames().len() - remote));
+}
+
+/// The README's section with the recipes.
+fn recipes() -> &'static str {
+    let (_, after) = README.split_once("\n## Recipes\n").expect("a section with recipes");
+    after.split("\n## ").next().unwrap_or_default()
+}
+
+/// The one line of the recipes that begins so.
+#[track_caller]
+fn recipe(beginning: &str) -> &'static str {
+    let lines: Vec<_> = recipes().lines().filter(|line| line.starts_with(beginning)).collect();
+    let [line] = lines[..] else { panic!("not one recipe that begins with {beginning:?}: {lines:?}") };
+    line
+}
+
+/// The one block of code in that language among the recipes.
+#[track_caller]
+fn recipe_in(language: &str) -> &'static str {
+    let blocks: Vec<_> = recipes().split(&format!("\n```{language}\n")).skip(1).collect();
+    let [block] = blocks[..] else { panic!("not one recipe in {language}") };
+    block.split("```").next().unwrap_or_default()
+}
+
+/// `text` with one thing put in another's place, which must be there.
+#[track_caller]
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no {from:?} in {text:?}");
+    text.replace(from, to)
+}
+
+/// How many frames a recipe is given: more than one batch for InfluxDB.
+const FRAMES: u32 = 2000;
+
+/// Runs a recipe on a slow bus, where each frame must show in what it puts out before the next one is sent. Then the
+/// bus becomes busy, and Ctrl-C comes.
+#[track_caller]
+fn try_recipe(folder: &Folder, commands: &str, output: impl Fn(&Pipeline) -> String) -> Finished {
+    let gateway = Gateway::start();
+    let pipeline = Pipeline::start(folder, &gateway, commands);
+    gateway.wait_for_command("CAN 1 START\n");
+    for number in 0..2 {
+        gateway.send(frame(number));
+        wait_until("a frame on a slow bus", || output(&pipeline).lines().count() > number as usize);
+    }
+    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 2);
+    let finished = pipeline.end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    finished
+}
+
+/// Sends the frames from this one on, and Ctrl-C at the heels of the last hundred.
+#[track_caller]
+fn send_the_rest_and_press_ctrl_c(gateway: &Gateway, pipeline: &Pipeline, first: u32) {
+    let last = FRAMES - 100;
+    let client = gateway.wait_for_command("CAN 1 START\n").from;
+    send_at_the_pace_of(client, (first..last).map(frame), |datagram| gateway.send(datagram));
+    (last..FRAMES).for_each(|number| gateway.send(frame(number)));
+    pipeline.press_ctrl_c();
+}
+
+fn stdout(pipeline: &Pipeline) -> String {
+    String::from_utf8_lossy(&pipeline.bash.stdout_so_far()).into_owned()
+}
+
+/// Lines of a candump log without the time in front.
+fn without_times(log: &str) -> Vec<&str> {
+    log.lines().map(|line| line.split_once(") ").map_or(line, |(_, rest)| rest)).collect()
+}
+
+fn candump(number: u32) -> String {
+    format!("can1 100#{number:08X}")
+}
+
+fn hex(number: u32) -> String {
+    format!("{number:08X}")
+}
+
+#[test]
+#[ignore = "needs bash, grep"]
+fn the_recipe_for_grep_shows_a_line_as_soon_as_it_comes() {
+    let (folder, gateway) = (Folder::new("grep"), Gateway::start());
+    let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen | grep "));
+    gateway.wait_for_command("CAN 1 START\n");
+    for number in 0..2 {
+        gateway.send("M 1 CSD 200 00\n");
+        gateway.send(frame(number));
+        pipeline.bash.wait_for_lines(number as usize + 1);
+    }
+    pipeline.press_ctrl_c();
+    assert_eq!(pipeline.end().stdout, [frame(0), frame(1)].concat());
+}
+
+#[test]
+#[ignore = "needs can-utils"]
+fn the_recipes_for_a_file_and_for_log2asc_keep_every_frame() {
+    need(&["log2asc"]);
+    let folder = Folder::new("file");
+    try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
+    assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
+
+    let finished = run(tool("bash").args(["-c", recipe("log2asc ")]).current_dir(&folder.0));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let log = folder.read("bus.asc");
+    let data = log.lines().filter_map(|line| Some(line.split_once(" Rx   d 4 ")?.1.replace(' ', "")));
+    assert_same(data, (0..FRAMES).map(hex));
+}
+
+#[test]
+#[ignore = "needs bash, split"]
+fn the_recipe_for_split_fills_files_with_whole_lines_and_keeps_every_frame() {
+    let as_written = recipe("can-listen --format candump | (trap '' INT; exec split ");
+    // Of that size, the few frames fill several files.
+    for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "-C 100M", "-C 20k"), 3..=9)] {
+        let folder = Folder::new("split");
+        let files = || {
+            let entries = fs::read_dir(&folder.0).expect("the folder").map(|entry| entry.expect("a file").path());
+            let paths: BTreeSet<_> = entries.collect();
+            paths.iter().map(|path| fs::read_to_string(path).expect("text")).collect::<Vec<_>>()
+        };
+        try_recipe(&folder, commands, |_| files().concat());
+        assert_same(without_times(&files().concat()), (0..FRAMES).map(candump));
+        assert!(files().iter().all(|file| file.ends_with('\n')));
+        assert!(count.contains(&files().len()), "{} files", files().len());
+    }
+}
+
+#[test]
+#[ignore = "needs cantools"]
+fn the_recipe_for_cantools_decodes_live_and_keeps_every_frame() {
+    need(&["cantools"]);
+    let folder = Folder::new("cantools-recipe");
+    folder.write("bus.dbc", DBC);
+    let beginning = "can-listen --format candump | (trap '' INT; PYTHONUNBUFFERED=1 exec cantools ";
+    let finished = try_recipe(&folder, recipe(beginning), stdout);
+    let decoded = |number| format!("{} :: Counter(Number: {number})", candump(number));
+    assert_same(without_times(&finished.text()), (0..FRAMES).map(decoded));
+}
+
+#[test]
+#[ignore = "needs python-can"]
+fn the_recipe_for_python_can_reads_live_and_keeps_every_frame() {
+    need_python_can();
+    let (folder, script) = (Folder::new("python-recipe"), recipe_in("python"));
+    folder.write("this.py", script);
+    let commands = script.lines().next().and_then(|line| line.strip_prefix("# ")).expect("how it is run");
+    let finished = try_recipe(&folder, commands, stdout);
+    assert_same(finished.text().lines(), (0..FRAMES).map(|number| format!("256 {number:08x}")));
+}
+
+#[test]
+#[ignore = "needs influxdb, curl"]
+fn the_recipe_for_influxdb_posts_on_a_slow_bus_and_keeps_every_frame() {
+    need(&["influxd", "curl"]);
+    let folder = Folder::new("influxdb-recipe");
+    let server = InfluxDb::start(&folder, free_tcp_port());
+    try_recipe(&folder, &server.recipe(recipe_in("bash")), |_| server.data().join("\n"));
+    assert_same(server.data(), (0..FRAMES).map(hex));
+}
+
+#[test]
+#[ignore = "needs influxdb, curl"]
+fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c() {
+    need(&["influxd", "curl"]);
+    let (folder, gateway) = (Folder::new("influxdb-late"), Gateway::start());
+    let server = InfluxDb::start(&folder, free_tcp_port());
+    let (port, commands) = (server.port, server.recipe(recipe_in("bash")));
+    drop(server); // the database is in the folder
+
+    let pipeline = Pipeline::start(&folder, &gateway, &commands);
+    gateway.wait_for_command("CAN 1 START\n");
+    gateway.send(frame(0));
+    pipeline.bash.wait_for_stderr("curl: (7) Failed to connect");
+    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 1);
+    pipeline.bash.wait_for_stderr("waiting for the reader of stdout");
+    let server = InfluxDb::start(&folder, port);
+    let finished = pipeline.end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_same(server.data(), (0..FRAMES).map(hex));
+}
+
+#[test]
+#[ignore = "needs mosquitto, mosquitto-clients"]
+fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
+    need(&["mosquitto_pub"]);
+    let (folder, port) = (Folder::new("mqtt"), free_tcp_port().to_string());
+    let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    folder.write("mosquitto.conf", &config);
+    let broker = start(tool("mosquitto").arg("-v").arg("-c").arg(folder.0.join("mosquitto.conf")));
+    broker.wait_for_stderr("running");
+    let subscriber = start(tool("mosquitto_sub").args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "can/gw1"]));
+    broker.wait_for_stderr("Sending SUBACK");
+    let recipe = recipe("can-listen --format candump | (trap '' INT; exec mosquitto_pub ");
+    let commands = replaced(recipe, "-h localhost ", &format!("-h 127.0.0.1 -p {port} "));
+    let received = || String::from_utf8_lossy(&subscriber.stdout_so_far()).into_owned();
+    try_recipe(&folder, &commands, |_| received());
+    subscriber.wait_for_lines(FRAMES as usize);
+    assert_same(without_times(&received()), (0..FRAMES).map(candump));
+}
+
+#[test]
+#[ignore = "needs moreutils"]
+fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
+    need(&["ts"]);
+    let folder = Folder::new("ts");
+    let finished = try_recipe(&folder, recipe("can-listen | (trap '' INT; exec ts "), |pipeline| {
+        stdout(pipeline).lines().filter(|line| line.contains("CSD")).collect::<Vec<_>>().join("\n")
+    });
+    let text = finished.text();
+    let lines = text.lines().map(|line| line.split_once(' ').expect("a time"));
+    let (times, lines): (Vec<&str>, Vec<String>) = lines.map(|(time, line)| (time, format!("{line}\n"))).unzip();
+    assert!(times.iter().all(|time| time.parse::<f64>().is_ok_and(|time| time > 1e9)), "{times:?}");
+    assert_same(&lines[1..], (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
+}
+
+#[test]
+#[ignore = "needs pv"]
+fn the_recipes_for_a_rate_and_for_the_screen_keep_every_frame_in_the_file() {
+    need(&["pv"]);
+    for beginning in ["can-listen | setsid -w pv ", "can-listen | (trap '' INT; exec tee "] {
+        let folder = Folder::new("beside");
+        try_recipe(&folder, recipe(beginning), |_| {
+            let so_far = folder.0.join("bus.txt");
+            fs::read_to_string(so_far).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n")
+        });
+        let expected = ["R ok\n".to_owned()].into_iter();
+        let expected = expected.chain((0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
+        assert_eq!(folder.read("bus.txt"), expected.collect::<String>());
+    }
+}
+
+#[test]
+#[ignore = "needs mawk"]
+fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
+    need(&["mawk"]);
+    let (folder, gateway) = (Folder::new("gaps"), Gateway::start());
+    let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen --format candump | (trap '' INT; exec mawk "));
+    gateway.wait_for_command("CAN 1 START\n");
+    for number in 0..3 {
+        gateway.send(frame(2 * number));
+        gateway.send(frame(2 * number + 1));
+        // The gap itself.
+        thread::sleep(Duration::from_millis(700));
+        if number > 0 {
+            pipeline.bash.wait_for_lines(number as usize);
+        }
+    }
+    pipeline.press_ctrl_c();
+    let text = pipeline.end().text();
+    let gaps: Vec<&str> = text.lines().collect();
+    assert_eq!(gaps.len(), 2, "{text}");
+    for (gap, number) in gaps.iter().zip([2, 4]) {
+        let (seconds, rest) = gap.split_once(" s without a frame before ").expect(gap);
+        assert!(seconds.parse::<f64>().is_ok_and(|seconds| (0.6..10.0).contains(&seconds)), "{gap}");
+        assert!(rest.ends_with(&candump(number)), "{gap}");
+    }
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
+    let folder = Folder::new("power");
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = replaced(recipe("while can-listen --idle-timeout 10 "), "10 >>", "1 --timeout 0.3 >>");
+    let pipeline = Pipeline::start(&folder, &gateway, &commands);
+    let frames = || fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default().matches("CSD").count();
+    wait_until("a stream", || frames() > 20);
+    gateway.set_power(false);
+    pipeline.bash.wait_for_stderr("--idle-timeout");
+    gateway.set_power(true);
+    let before = frames();
+    wait_until("the stream to be back", || frames() > before + 20);
+    pipeline.press_ctrl_c();
+    pipeline.end();
+}
+
+#[test]
+#[ignore = "needs python-can"]
+fn the_recipe_for_blf_keeps_every_frame() {
+    need_python_can();
+    let folder = Folder::new("blf");
+    let convert = recipe("can_logconvert ");
+    let read = "from can.io import BLFReader; [print(m.data.hex()) for m in BLFReader('bus.blf')]";
+    let (_, finished) = listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
+    assert_same(finished.text().lines(), frames().iter().map(|frame| frame.hex().to_lowercase()));
+}
+
+/// An HTTP server that takes everything and keeps it.
+struct Recorder {
+    port: u16,
+    requests: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Recorder {
+    fn start() -> Recorder {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let requests = Arc::<Mutex<Vec<_>>>::default();
+        let kept = Arc::clone(&requests);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let request = Recorder::take(stream.expect("a connection"));
+                kept.lock().expect("no panic").push(request);
+            }
+        });
+        Recorder { port, requests }
+    }
+
+    /// The lines of the head, and the body.
+    fn take(mut stream: TcpStream) -> (String, String) {
+        let mut reader = BufReader::new(stream.try_clone().expect("a second one"));
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("a line") > 0, "cut: {head}");
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        reader.read_exact(&mut body).expect("a body");
+        stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").expect("an answer");
+        (head, String::from_utf8(body).expect("text"))
+    }
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn the_recipe_for_influxdb_says_to_versions_2_and_3_what_the_readme_says() {
+    need(&["curl"]);
+    let (folder, server) = (Folder::new("influxdb-2"), Recorder::start());
+    let settings = |name: &str| {
+        let (_, after) = README.split_once(&format!("{name}='http://localhost:8086/api/v2/")).expect("for InfluxDB 2");
+        format!("http://127.0.0.1:{}/api/v2/{}", server.port, after.split('\'').next().expect("its end"))
+    };
+    let (_, header) = README.split_once("`header='").expect("a header for InfluxDB 2");
+    let header = header.split('\'').next().expect("its end");
+    let (first, rest) = recipe_in("bash").split_once('\n').expect("several lines");
+    assert!(first.starts_with("url=") && first.contains(" header="), "{first}");
+    let commands = format!("url='{}' header='{header}'\n{rest}", settings("url"));
+    let bodies = || server.requests.lock().expect("no panic").iter().map(|(_, body)| body.as_str()).collect::<String>();
+    try_recipe(&folder, &commands, |_| bodies());
+    let points = bodies();
+    let data = points.lines().map(|point| point.split('"').nth(1).expect(point));
+    assert_same(data, (0..FRAMES).map(hex));
+    for (head, _) in server.requests.lock().expect("no panic").iter() {
+        assert!(head.starts_with("POST /api/v2/write?org=ORG&bucket=can&precision=ns HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("\r\nAuthorization: Token TOKEN\r\n"), "{head}");
+    }
+}
+
+/// How tshark shows a frame.
+const FIELDS: &str = "-T fields -E separator=/s -E occurrence=f -e can.id -e can.flags.xtd -e can.flags.rtr -e can.len \
+                      -e canfd.flags.brs -e data.data -e frame.time_epoch --disable-protocol autosar-nm";
+
+impl Frame {
+    fn as_tshark_shows_it(&self) -> String {
+        let flag = |flag: bool| u8::from(flag).to_string();
+        let rtr = if self.is_fd() { String::new() } else { flag(self.kind == Kind::Remote) };
+        let brs = if self.is_fd() { flag(self.kind == Kind::FdWithSwitch) } else { String::new() };
+        let data = self.hex().to_lowercase();
+        format!("{} {} {rtr} {} {brs} {data}", self.id, flag(self.extended), self.length)
+    }
+}
+
+/// Frames of every kind and length, with identifiers and data that look random.
+fn random_frames(count: usize) -> Vec<Frame> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut roll = move |sides: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % sides
+    };
+    let frame = |number| {
+        let extended = roll(2) == 1;
+        let kind = [Kind::Classic, Kind::Remote, Kind::Fd, Kind::FdWithSwitch][roll(4)];
+        let length = match kind {
+            Kind::Classic | Kind::Remote => roll(9),
+            _ => [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64][roll(16)],
+        };
+        let bytes = if kind == Kind::Remote { 0 } else { length };
+        let id = roll(if extended { 1 << 29 } else { 1 << 11 }) as u32;
+        Frame { number, extended, id, kind, length, data: (0..bytes).map(|_| roll(256) as u8).collect() }
+    };
+    (0..count).map(frame).collect()
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond_and_calls_none_malformed() {
+    need(&["tshark"]);
+    let folder = Folder::new("tshark-file");
+    let frames = random_frames(10_000);
+    let mut file = PCAP_HEADER.to_vec();
+    let time = |number: usize| Duration::new(1_700_000_000 + number as u64, (number as u32 * 99_991) % 1_000_000_000);
+    for frame in &frames {
+        let line = frame.line();
+        pcap(
+            &can_udp::format::frame::Frame::parse(line.trim_end().as_bytes()).expect("a frame"),
+            time(frame.number),
+            &mut file,
+        );
+    }
+    fs::write(folder.0.join("bus.pcap"), &file).expect("a file");
+    let read = |commands: &str| {
+        let finished = run(tool("bash").args(["-c", commands]).current_dir(&folder.0));
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        finished.text()
+    };
+    let expected = |frame: &Frame| {
+        let time = time(frame.number);
+        format!("{} {}.{:09}", frame.as_tshark_shows_it(), time.as_secs(), time.subsec_nanos())
+    };
+    assert_same(read(&format!("tshark -r bus.pcap {FIELDS}")).lines(), frames.iter().map(expected));
+    assert_eq!(read("tshark -r bus.pcap --disable-protocol autosar-nm -Y _ws.malformed"), "");
+    // Cut anywhere, it is readable up to the last whole record.
+    let last = frames.last().expect("frames");
+    let record = 16 + 8 + last.data.len();
+    for missing in [1, record / 2, record - 1] {
+        let head = format!("head -c -{missing} bus.pcap > cut.pcap; tshark -r cut.pcap {FIELDS} | wc -l");
+        assert_eq!(read(&head).trim(), "9999", "{missing} bytes missing");
+    }
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn tshark_reads_every_field_of_ten_thousand_frames_live_from_the_pipe_of_the_recipe() {
+    need(&["tshark"]);
+    let folder = Folder::new("tshark-pipe");
+    let frames = random_frames(10_000);
+    let lines: Vec<Vec<u8>> = frames.iter().map(|frame| frame.line().into_bytes()).collect();
+    let gateway = Gateway::start();
+    // The same but for the window.
+    let tshark = format!("tshark -l -c 10000 {FIELDS} -i -");
+    let commands = replaced(recipe("can-listen --format pcap | wireshark "), "wireshark -k -i -", &tshark);
+    let pipeline = Pipeline::start(&folder, &gateway, &commands);
+    let client = gateway.wait_for_command("CAN 1 START\n").from;
+    // It has opened before any frame has come.
+    pipeline.bash.wait_for_stderr("Capturing on");
+    send_at_the_pace_of(client, lines, |datagram| gateway.send(datagram));
+    pipeline.bash.wait_for_lines(10_000);
+    pipeline.press_ctrl_c();
+    let finished = pipeline.end();
+    let text = finished.text();
+    let read = text.lines().map(|line| line.rsplit_once(' ').expect(line).0);
+    assert_same(read, frames.iter().map(Frame::as_tshark_shows_it));
+}

@@ -1,0 +1,4 @@
+//! Exhaustive schedules of the conversation with the gateway.
+
+mod handshake;
+mod status;
