@@ -33,7 +33,7 @@ pub(crate) struct Drops {
 }
 
 impl DropCounter {
-    /// Counts nothing before [`DropCounter::begin`].
+    /// Counts nothing before [`DropCounter::reset`].
     pub fn of(socket: &UdpSocket) -> DropCounter {
         let is_ipv4 = socket.local_addr().is_ok_and(|address| address.is_ipv4());
         let table = PathBuf::from(if is_ipv4 { "/proc/net/udp" } else { "/proc/net/udp6" });
@@ -43,7 +43,7 @@ impl DropCounter {
     }
 
     /// What was dropped before is nobody's loss.
-    pub fn begin(&self) {
+    pub fn reset(&self) {
         *self.lock() = State { seen: self.read(), drops: Drops::default() };
     }
 
