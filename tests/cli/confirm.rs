@@ -85,7 +85,7 @@ fn it_sends_again_when_the_command_or_its_reply_is_lost() {
 #[test]
 fn what_is_no_reply_confirms_nothing() {
     let script = |_: &str, copy| match copy {
-        1 => Reaction::Garble(b"M 1 CSD 100 55\nE 1 BUSOFF\nR okay\n".to_vec()),
+        1 => Reaction::ReplyWith(b"M 1 CSD 100 55\nE 1 BUSOFF\nR okay\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = Gateway::builder().script(script).start();

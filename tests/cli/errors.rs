@@ -88,9 +88,9 @@ fn a_refusal_names_the_command_the_target_and_the_gateways_own_words() {
 
 #[test]
 fn init_is_refused_for_good_only_when_a_stop_did_not_help() {
-    let gateway = Gateway::builder().refuse_init_always(true).start();
+    let gateway = Gateway::builder().refuse("CAN 1 INIT", "R ERR 10 invalid CAN state").start();
     let line = failure(&gateway.target(), &["--quiet"]);
-    assert_names(&line, &["refused CAN 1 INIT STD 250: R ERR 3 controller is running", &gateway.target()]);
+    assert_names(&line, &["refused CAN 1 INIT STD 250: R ERR 10 invalid CAN state", &gateway.target()]);
     assert_eq!(gateway.commands(), ["CAN 1 INIT STD 250\n", "CAN 1 STOP\n", "CAN 1 INIT STD 250\n"]);
 }
 

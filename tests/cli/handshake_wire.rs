@@ -108,7 +108,7 @@ fn a_reply_counts_whatever_its_line_ending_case_and_company() {
     ];
     // One attempt: a reply that did not count would end the program.
     let sessions = replies.map(|reply| {
-        let gateway = Gateway::builder().script(move |_, _| Reaction::Garble(reply.to_vec())).start();
+        let gateway = Gateway::builder().script(move |_, _| Reaction::ReplyWith(reply.to_vec())).start();
         let options = ["--attempts", "1", "--timeout", "10"];
         let listener = start(can_listen(["--target", &gateway.target()]).args(options));
         (gateway, listener, String::from_utf8_lossy(reply))
@@ -127,7 +127,7 @@ fn frames_events_and_rubbish_are_no_reply_so_the_command_is_sent_again() {
     let sessions = ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n"].map(|command| {
         let gateway = Gateway::builder()
             .script(move |received, copy| match others.get(copy as usize - 1) {
-                Some(other) if received == command => Reaction::Garble(other.as_bytes().to_vec()),
+                Some(other) if received == command => Reaction::ReplyWith(other.as_bytes().to_vec()),
                 _ => Reaction::Answer,
             })
             .start();
@@ -152,7 +152,7 @@ fn a_controller_that_still_runs_is_stopped_and_initialised_again_and_the_user_is
     let expected = [&["CAN 1 INIT STD 250\n", "CAN 1 STOP\n"], &DEFAULT[..]].concat();
     assert_eq!(gateway.commands(), expected);
     let stderr = listener.stderr_so_far();
-    assert!(stderr.contains("refused INIT (R ERR 3 controller is running)"), "{stderr}");
+    assert!(stderr.contains("refused INIT (R ERR 10 invalid CAN state)"), "{stderr}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn lines_of_white_space_and_replies_that_nobody_asked_for_are_printed_after_a_st
 #[test]
 fn an_idle_timeout_is_not_fed_by_answers_to_our_own_questions() {
     let odd = |command: &str, _| match command {
-        STATUS => Reaction::Garble(b"R CAN 1 ------ 100\n".to_vec()),
+        STATUS => Reaction::ReplyWith(b"R CAN 1 ------ 100\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).script(odd).start();
@@ -224,7 +224,7 @@ fn a_gateway_that_fell_silent_may_still_run_the_bus() {
 #[test]
 fn an_ok_to_status_tells_nothing_so_the_possible_reasons_are_named() {
     let odd = |command: &str, _| match command {
-        STATUS => Reaction::Garble(b"R ok\n".to_vec()),
+        STATUS => Reaction::ReplyWith(b"R ok\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).script(odd).start();
@@ -248,7 +248,7 @@ fn an_answer_that_is_none_and_one_for_another_channel_are_no_status() {
         "R CAN",
     ] {
         let odd = move |command: &str, _| match command {
-            STATUS => Reaction::Garble(format!("{line}\n").into_bytes()),
+            STATUS => Reaction::ReplyWith(format!("{line}\n").into_bytes()),
             _ => Reaction::Answer,
         };
         let gateway = gateway(0).script(odd).start();
@@ -336,7 +336,7 @@ fn a_stop_that_was_repeated_and_is_then_refused_is_decided_by_status() {
     // Its first copy is carried out and the answer lost.
     let refused = |command: &str, copy| match (command, copy) {
         ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
-        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        ("CAN 1 STOP\n", _) => Reaction::ReplyWith(b"R ERR 9 not running\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).running(true).script(refused).start();
@@ -386,7 +386,7 @@ fn a_status_that_is_answered_while_the_session_ends_starts_nothing_again() {
 fn the_answer_to_the_status_that_decides_about_stop_is_not_printed() {
     let refused = |command: &str, copy| match (command, copy) {
         ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
-        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        ("CAN 1 STOP\n", _) => Reaction::ReplyWith(b"R ERR 9 not running\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(5).script(refused).start();

@@ -14,7 +14,7 @@ const ADD: &str = "CAN 1 FILTER ADD STD 000 000\n";
 const START: &str = "CAN 1 START\n";
 const STOP: &str = "CAN 1 STOP\n";
 
-const TAKEN_OVER: &str = "can-listen: the gateway refused INIT (R ERR 3 controller is running), so its controller \
+const TAKEN_OVER: &str = "can-listen: the gateway refused INIT (R ERR 10 invalid CAN state), so its controller \
                           probably still runs: stopping it, then INIT again";
 
 /// Has a frame sent and printed, which shows that the listener still listens, and ends it.
@@ -45,7 +45,7 @@ fn a_running_controller_is_stopped_and_initialised_again_and_one_line_says_so() 
 #[test]
 fn a_refused_stop_is_no_obstacle_to_taking_over() {
     let refused = |command: &str, _| match command {
-        STOP => Reaction::Garble(b"R ERR 6 stopped it already\n".to_vec()),
+        STOP => Reaction::ReplyWith(b"R ERR 6 stopped it already\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = Gateway::builder().running(true).script(refused).start();
@@ -55,14 +55,14 @@ fn a_refused_stop_is_no_obstacle_to_taking_over() {
 
 #[test]
 fn a_gateway_that_refuses_for_good_ends_it_with_its_own_words_and_no_third_init() {
-    let gateway = Gateway::builder().refuse_init_always(true).start();
+    let gateway = Gateway::builder().refuse("CAN 1 INIT", "R ERR 10 invalid CAN state").start();
     let finished = run(&mut can_listen(["--target", &gateway.target()]));
     assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{finished:?}");
     assert_eq!(gateway.commands(), [INIT, STOP, INIT]);
     let said: Vec<&str> = finished.stderr.lines().collect();
     assert_eq!(said.len(), 2, "{finished:?}");
     assert_eq!(said[0], TAKEN_OVER);
-    let words = format!("the gateway refused CAN 1 INIT STD 250: R ERR 3 controller is running ({})", gateway.target());
+    let words = format!("the gateway refused CAN 1 INIT STD 250: R ERR 10 invalid CAN state ({})", gateway.target());
     assert!(said[1].starts_with(&format!("can-listen: {words}")), "{finished:?}");
 }
 
