@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser};
 
-use crate::cli::address::{Bind, Target};
+use crate::cli::address::{LocalAddr, Target};
 use crate::format::Format;
 use crate::gateway::command::{BitRate, CHANNELS, DataBitRate, Filter, Init};
 use crate::gateway::{RetryConfig, Setup};
@@ -125,7 +125,7 @@ pub struct CommonOptions {
     ///
     /// Port 0 takes any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
     #[arg(short, long, env = "CAN_BIND", hide_env_values = true, value_name = "IP[:PORT]", help_heading = GATEWAY)]
-    pub bind: Option<Bind>,
+    pub bind: Option<LocalAddr>,
     /// The gateway's CAN port
     #[arg(
         short,
@@ -184,7 +184,7 @@ impl ListenOptions {
 
 impl CommonOptions {
     /// The local address, given or not.
-    pub(crate) fn local(&self) -> Bind {
+    pub(crate) fn local(&self) -> LocalAddr {
         self.bind.unwrap_or_default()
     }
 
