@@ -135,8 +135,9 @@ impl Silence {
                 Cause::Status(status)
             }
             Outcome::Answered(Answer::Refused(text)) => Cause::Refused(text),
-            // `R ok` is no answer to STATUS.
-            Outcome::Answered(Answer::Ok) | Outcome::NoReply(_) => Cause::NoReply(network),
+            // It says nothing about the controller.
+            Outcome::Answered(Answer::Ok) => Cause::Unknown,
+            Outcome::NoReply(_) => Cause::NoReply(network),
         };
         if self.current.last_told.as_ref() == Some(&self.current.cause) {
             return Verdict::Nothing;

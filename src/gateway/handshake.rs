@@ -119,9 +119,7 @@ enum Step {
     },
     Start,
     /// `STATUS`, because `START` was refused with this text.
-    CheckStart {
-        refusal: String,
-    },
+    CheckStart(String),
     /// `STATUS`, because the caller asked for it.
     Query,
     /// `STOP`, once the command in flight is answered, at this time at the latest.
@@ -130,9 +128,7 @@ enum Step {
     },
     Stop,
     /// `STATUS`, because `STOP` was refused with this text.
-    CheckStop {
-        refusal: String,
-    },
+    CheckStop(String),
 }
 
 impl Sequencer {
@@ -196,7 +192,7 @@ impl Sequencer {
     /// Gives up everything. Returns the failure of a `START` that was refused and is not checked yet.
     pub fn cancel(&mut self) -> Option<Failure> {
         match (mem::replace(&mut self.step, Step::Idle), self.line.abandon()) {
-            (Step::CheckStart { refusal }, _) | (Step::Start, Some(Answer::Refused(refusal))) => {
+            (Step::CheckStart(refusal), _) | (Step::Start, Some(Answer::Refused(refusal))) => {
                 Some(Failure::InDoubt(self.command_start(), refusal))
             }
             _ => None,
@@ -208,7 +204,7 @@ impl Sequencer {
     pub fn begin_stop(&mut self, now: Instant, channel: u8) -> Option<Failure> {
         self.setup.channel = channel;
         match mem::replace(&mut self.step, Step::StopDue { at: now + SETTLE }) {
-            Step::CheckStart { refusal } => Some(Failure::InDoubt(self.command_start(), refusal)),
+            Step::CheckStart(refusal) => Some(Failure::InDoubt(self.command_start(), refusal)),
             _ => None,
         }
     }
@@ -274,7 +270,7 @@ impl Sequencer {
             Step::FilterClear { .. } => Command::FilterClear { channel },
             Step::FilterAdd { entry, .. } => Command::FilterAdd { channel, filter: self.setup.filters[entry] },
             Step::Start => Command::Start { channel },
-            Step::CheckStart { .. } | Step::Query | Step::CheckStop { .. } => Command::Status { channel },
+            Step::CheckStart(_) | Step::Query | Step::CheckStop(_) => Command::Status { channel },
             Step::TakeOver | Step::StopDue { .. } | Step::Stop => Command::Stop { channel },
         };
         self.line.begin(now, command);
@@ -302,10 +298,10 @@ impl Sequencer {
             }
             (Step::Query, outcome) => completed(outcome),
             (Step::Start, outcome @ NoReply(_)) if transmissions > 0 => completed(outcome),
-            (Step::Start, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStart { refusal }),
-            (Step::Stop, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStop { refusal }),
-            (Step::CheckStart { refusal }, outcome) => self.checked(self.command_start(), false, refusal, outcome),
-            (Step::CheckStop { refusal }, outcome) => {
+            (Step::Start, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStart(refusal)),
+            (Step::Stop, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStop(refusal)),
+            (Step::CheckStart(refusal), outcome) => self.checked(self.command_start(), false, refusal, outcome),
+            (Step::CheckStop(refusal), outcome) => {
                 self.checked(Command::Stop { channel: command.channel() }, true, refusal, outcome)
             }
             (_, NoReply(instead)) => Err(Failure::NoReply(command, instead)),
