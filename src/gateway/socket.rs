@@ -25,7 +25,7 @@ pub(crate) const DATAGRAM_MAX: usize = 1 << 16;
 
 /// Why no socket could be opened: at which step, for which address.
 #[derive(Debug)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// The system gave no socket.
     Create(io::Error),
     /// The local address could not be bound; [`io::ErrorKind::AddrInUse`] if another program has it.
@@ -58,6 +58,32 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+/// n
+#[derive(Debug)]
+pub enum NetworkError {
+    /// s
+    Send(io::Error),
+    /// r
+    Receive(io::Error),
+}
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkError::Send(e) | NetworkError::Receive(e) => e.fmt(f),
+        }
+    }
+}
+impl std::error::Error for NetworkError {}
+impl NetworkError {
+    pub(crate) fn port_is_closed(&self) -> bool {
+        let (NetworkError::Send(e) | NetworkError::Receive(e)) = self;
+        e.kind() == io::ErrorKind::ConnectionRefused
+    }
+}
+pub(crate) fn address_is_lost(_address: std::net::IpAddr, _gateway: SocketAddr) -> bool {
+    false
+}
 
 /// Why nothing can be sent to the gateway.
 pub(crate) fn unreachable_words(gateway: SocketAddr, error: &io::Error) -> String {
@@ -94,8 +120,8 @@ pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, 
 /// # Errors
 ///
 /// The system's, where it does not know `SO_REUSEPORT`.
-pub(crate) fn share(socket: &UdpSocket) -> io::Result<()> {
-    SockRef::from(socket).set_reuse_port(true)
+pub(crate) fn set_port_sharing(socket: &UdpSocket, on: bool) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_port(on)
 }
 
 /// Opens an unconnected socket that only sends. On the wildcard address it shares its port with a session of the same
@@ -104,7 +130,7 @@ pub(crate) fn share(socket: &UdpSocket) -> io::Result<()> {
 /// # Errors
 ///
 /// [`OpenError`], at the step that failed.
-pub(crate) fn open_for_sending(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
+pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
     let socket = create(gateway)?;
     if local.ip().is_unspecified() {
         socket.set_reuse_port(true).map_err(OpenError::Create)?;
