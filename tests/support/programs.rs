@@ -416,7 +416,7 @@ pub fn messages_of_stream(stderr: &str) -> Vec<&str> {
 
 /// Whether a failure is reported as one whose effect is unknown.
 pub fn is_in_doubt(stderr: &str) -> bool {
-    ["may be running", "may still run", "in doubt"].iter().any(|doubt| stderr.contains(doubt))
+    ["may be running", "may still run", "may still be running", "in doubt"].iter().any(|doubt| stderr.contains(doubt))
 }
 
 /// A terminal that closes when its master is dropped, and the path of its slave.
