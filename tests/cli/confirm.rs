@@ -66,7 +66,10 @@ fn confirm_retries_a_lost_stop_and_a_lost_reply() {
     // A second STOP of a stopped controller is refused, and STATUS decides.
     for (fate, expected) in [(Reaction::LoseRequest, &[STOP, STOP][..]), (Reaction::LoseReply, &[STOP, STOP, STATUS])] {
         let first = fate.clone();
-        let script = move |_: &str, copy| if copy == 1 { first.clone() } else { Reaction::Answer };
+        let script = move |command: &str, copy| match (command, copy) {
+            (STOP, 1) => first.clone(),
+            _ => Reaction::Answer,
+        };
         let gateway = Gateway::builder().running(true).script(script).start();
         let finished = run(can_stop(confirm(&gateway)).args(["--timeout", "0.3"]));
         assert_eq!(finished.code(), Some(0), "{fate:?}: {finished:?}");

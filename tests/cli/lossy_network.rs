@@ -317,7 +317,7 @@ fn doubled_reply_read_late_is_not_credited_to_the_next() {
     let listener = start(can_listen(["--target", &gateway.target()]).args(options));
     gateway.wait_for_command(INIT);
     gateway.send("R ok\n");
-    listener.wait_for_stderr("heard R ok");
+    listener.wait_for_stderr("received R ok");
     listener.freeze();
     gateway.send("R ok\n");
     thread::sleep(Duration::from_millis(80));

@@ -100,7 +100,7 @@ fn shutdown_waits_for_a_reader_that_pauses() {
     listener.wait_for_stderr("START sent");
     send_at_the_pace_of(address, (0..10_000).map(frame), |datagram| gateway.send(datagram));
     listener.signal(Signal::SIGTERM);
-    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.wait_for_stderr("waiting for the process reading stdout");
     assert!(!listener.has_ended());
     listener.read_on(unread);
     let ended = listener.wait();
@@ -118,7 +118,7 @@ fn second_signal_exits_at_once_with_130() {
     // More than a pipe holds.
     (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
     listener.signal(Signal::SIGINT);
-    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.wait_for_stderr("waiting for the process reading stdout");
     listener.signal(Signal::SIGINT);
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(130));
@@ -136,7 +136,7 @@ fn second_signal_after_the_count_exits_at_once() {
     listener.wait_for_stderr("START sent");
     gateway.wait_for_command("CAN 1 START\n");
     (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
-    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.wait_for_stderr("waiting for the process reading stdout");
     listener.signal(Signal::SIGINT);
     listener.wait_for_stderr("shutting down; press Ctrl-C again to quit now");
     wait_until("its end", || {
@@ -153,7 +153,7 @@ fn datagrams_after_the_count_are_not_losses() {
     listener.wait_for_stderr("START sent");
     gateway.wait_for_command("CAN 1 START\n");
     (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
-    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.wait_for_stderr("waiting for the process reading stdout");
     // More than the socket's queue holds.
     (0..400).for_each(|_| gateway.send([b'6'; 60_000]));
     listener.read_on(unread);
@@ -344,7 +344,7 @@ fn closed_port_is_reported_once_and_survived() {
         assert_eq!(stopped.code(), Some(0), "{stopped:?}");
     }
     // It sleeps all the while until this.
-    listener.wait_for_stderr("nothing has arrived for ");
+    listener.wait_for_stderr("no data for ");
     let stat = listener.proc("stat");
     let after_name = stat.rsplit_once(')').expect("the name is in brackets").1.split_ascii_whitespace();
     let ticks: Vec<u64> = after_name.skip(11).take(2).map(|ticks| ticks.parse().expect("a number")).collect();
@@ -552,7 +552,7 @@ fn second_signal_after_a_confirmed_stop_says_halted() {
     gateway.wait_for_command("CAN 1 START\n");
     (0..5).for_each(|_| gateway.send([b'5'; 60_000]));
     listener.signal(Signal::SIGINT);
-    listener.wait_for_stderr("waiting for the reader of stdout");
+    listener.wait_for_stderr("waiting for the process reading stdout");
     listener.signal(Signal::SIGINT);
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(130));

@@ -211,7 +211,7 @@ fn switches_of_the_idle(listener: &Running) -> Option<u64> {
 fn threads_sleep_after_the_notice_of_a_silent_bus() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
-    listener.wait_for_stderr("nothing has arrived for ");
+    listener.wait_for_stderr("no data for ");
     let mut before = None;
     wait_until("threads that sleep", || {
         before = switches_of_the_idle(&listener);

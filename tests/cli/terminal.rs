@@ -51,6 +51,13 @@ fn terminal_shows_control_bytes_in_hexadecimal() {
 }
 
 #[test]
+fn crlf_is_a_line_end_on_a_terminal() {
+    let shown = printed(&[b"M 1 CSD 100 55\r\nM 1 CSD 100 66\r\n", b"cut\rhere\r\n"], true);
+    let shown = String::from_utf8(shown).expect("nothing but ASCII").replace("\r\n", "\n");
+    assert_eq!(shown, "R ok\nM 1 CSD 100 55\nM 1 CSD 100 66\ncut\\x0Dhere\nthe end\n");
+}
+
+#[test]
 fn pipe_receives_every_byte_unchanged() {
     let expected = [b"R ok\n\x1B[2J\r\n", &all_bytes()[..], b"the end\n"].concat();
     assert_eq!(printed(&[b"\x1B[2J\r\n", &all_bytes()], false), expected);
