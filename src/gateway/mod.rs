@@ -4,5 +4,6 @@ pub mod command;
 pub(crate) mod driver;
 pub(crate) mod drops;
 pub mod handshake;
+pub(crate) mod moderation;
 pub mod reply;
 pub(crate) mod socket;
