@@ -3,7 +3,7 @@
 //! Everything between gateway and session happens in one loop, on the main thread, from the first `INIT` to the last
 //! `STOP`. Each turn of the module `exchange` tells what happened; here is what follows from it.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +18,6 @@ use crate::cli::report::{Bus, Report};
 use crate::cli::shutdown::{Ending, PATIENCE};
 use crate::cli::signal::Terminal;
 use crate::cli::silence::{Silence, Verdict};
-use crate::format::Format;
 use crate::gateway::command::Command;
 use crate::gateway::driver::{Connection, Exchange, Turn, earlier};
 use crate::gateway::drops::DropCounter;
@@ -223,8 +222,6 @@ impl<'a> Session<'a> {
             self.silence.begin(self.started);
             self.kit.drops.begin();
             self.intake.begin();
-            let is_moderated = self.kit.options.format == Format::Raw && !io::stdout().is_terminal();
-            self.exchange.set_moderated(is_moderated);
             self.kit.stderr.note(format_args!(
                 "START is sent to {} (channel {}); waiting for data, Ctrl-C ends it",
                 self.kit.gateway, self.kit.options.gateway.channel

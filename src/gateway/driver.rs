@@ -19,7 +19,6 @@ use socket2::SockRef;
 
 use crate::gateway::command::Command;
 use crate::gateway::handshake::{Action, Answer, Failure, Machine};
-use crate::gateway::moderation::Moderation;
 use crate::gateway::reply::replies;
 use crate::gateway::socket::{DATAGRAM_MAX, RECEIVE_BUFFER, unreachable_words};
 
@@ -135,16 +134,12 @@ pub(crate) struct Exchange<E> {
     read_timeout: Option<Duration>,
     woken: bool,
     network_error: Option<io::Error>,
-    moderation: Option<Moderation>,
-    /// How long to rest before the next read, which then does not block.
-    rest: Option<Duration>,
 }
 
 struct CatchingUp {
     began: Instant,
     /// How many datagrams may be left of those that were there then.
     left: usize,
-    read: u32,
 }
 
 impl<E: Endpoint> Exchange<E> {
@@ -161,14 +156,7 @@ impl<E: Endpoint> Exchange<E> {
             read_timeout: None,
             woken: false,
             network_error: None,
-            moderation: None,
-            rest: None,
         }
-    }
-
-    /// Lets datagrams queue in the socket for up to 4 ms, or no longer.
-    pub fn set_moderated(&mut self, on: bool) {
-        self.moderation = on.then(|| Moderation::new(self.now));
     }
 
     /// The datagram that has just arrived.
@@ -251,19 +239,10 @@ impl<E: Endpoint> Exchange<E> {
         if self.catching_up.is_some() {
             return;
         }
-        if let Some(rest) = self.rest {
-            if self.machine.in_hand().is_none() && !self.woken {
-                let until_deadline = deadline.map(|deadline| deadline.saturating_duration_since(self.now));
-                self.endpoint.sleep(until_deadline.map_or(rest, |until| rest.min(until)));
-                self.now = self.endpoint.now();
-            }
-            self.catching_up = Some(CatchingUp { began: self.now, left: QUEUED_MAX, read: 0 });
-            return;
-        }
         // Read timeouts are dead once the socket is shut down, so from then on nothing blocks.
         if self.woken || deadline.is_some_and(|deadline| deadline <= self.now) {
             let _ = self.endpoint.set_nonblocking(true);
-            self.catching_up = Some(CatchingUp { began: self.now, left: QUEUED_MAX, read: 0 });
+            self.catching_up = Some(CatchingUp { began: self.now, left: QUEUED_MAX });
             return;
         }
         let wanted = deadline.map(|deadline| deadline - self.now);
@@ -277,39 +256,18 @@ impl<E: Endpoint> Exchange<E> {
 
     /// When all is read that was there when a reading began, it is as late as it was then.
     fn note_progress(&mut self, received: &io::Result<usize>) {
-        let Some(catching_up) = &mut self.catching_up else {
-            if received.is_ok() {
-                self.moderate(self.now, 1);
-                if self.rest.is_some() {
-                    let _ = self.endpoint.set_nonblocking(true);
-                }
-            }
-            return;
-        };
+        let Some(catching_up) = &mut self.catching_up else { return };
         catching_up.left -= 1;
-        catching_up.read += u32::from(received.is_ok());
         let nothing_left = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         if nothing_left || catching_up.left == 0 {
-            let (began, read) = (catching_up.began, catching_up.read);
-            self.read_up_to = began;
+            self.read_up_to = catching_up.began;
             self.catching_up = None;
-            self.moderate(began, read);
-            if self.rest.is_some() {
-                // The next read follows a rest and does not block either.
-            } else if !self.woken {
+            if !self.woken {
                 let _ = self.endpoint.set_nonblocking(false);
             } else if nothing_left {
                 self.endpoint.sleep(BREATH);
             }
         }
-    }
-
-    /// Everything that had arrived by `now` has been read.
-    fn moderate(&mut self, now: Instant, datagrams: u32) {
-        self.rest = match &mut self.moderation {
-            Some(moderation) if self.machine.in_hand().is_none() && !self.woken => moderation.on_read(now, datagrams),
-            _ => None,
-        };
     }
 
     /// A failure in words: with whom, at which command, after how much patience, and what to try.

@@ -4,6 +4,5 @@ pub mod command;
 pub(crate) mod driver;
 pub(crate) mod drops;
 pub mod handshake;
-pub(crate) mod moderation;
 pub mod reply;
 pub(crate) mod socket;
