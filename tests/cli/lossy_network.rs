@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::programs::{Finished, Running, can_listen, can_listen_plain, can_stop, closed_port, free_port, run, start};
+use crate::programs::{Output, Running, can_listen, can_listen_plain, can_stop, closed_port, free_port, run, start};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
@@ -20,14 +20,14 @@ const STOP: &str = "CAN 1 STOP\n";
 /// Long enough for a busy machine to answer within.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
-fn patient_listener(gateway: &Gateway) -> Running {
+fn retrying_listener(gateway: &Gateway) -> Running {
     start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.4"]))
 }
 
 /// Waits for the stream, has one frame sent and printed, and ends the listener.
 #[track_caller]
-fn one_frame_then_end(gateway: &Gateway, listener: Running) -> Finished {
-    listener.wait_for_stderr("START is sent");
+fn one_frame_then_end(gateway: &Gateway, listener: Running) -> Output {
+    listener.wait_for_stderr("START sent");
     gateway.wait_for_command(START);
     gateway.send("M 1 CSD 7FF EE\n");
     listener.wait_for_stdout("M 1 CSD 7FF EE\n");
@@ -47,7 +47,7 @@ fn each_command_must_be_sent_twice(copies: u32, fate: &Reaction) {
             false => Reaction::Answer,
         };
         let gateway = Gateway::builder().script(script).start();
-        let listener = patient_listener(&gateway);
+        let listener = retrying_listener(&gateway);
         (gateway, listener)
     });
     let expected = [[INIT, INIT, CLEAR, ADD, START], [INIT, CLEAR, CLEAR, ADD, START], [INIT, CLEAR, ADD, ADD, START]];
@@ -60,22 +60,22 @@ fn each_command_must_be_sent_twice(copies: u32, fate: &Reaction) {
 }
 
 #[test]
-fn a_lost_command_is_sent_again() {
+fn lost_command_is_sent_again() {
     each_command_must_be_sent_twice(1, &Reaction::LoseRequest);
 }
 
 #[test]
-fn a_command_whose_reply_is_lost_is_sent_again() {
+fn lost_reply_makes_the_command_be_sent_again() {
     each_command_must_be_sent_twice(1, &Reaction::LoseReply);
 }
 
 #[test]
-fn replies_one_and_a_half_timeouts_late_still_count_for_their_own_command() {
+fn replies_late_by_half_a_timeout_still_count() {
     each_command_must_be_sent_twice(2, &Reaction::Delay(TIMEOUT * 3 / 2));
 }
 
 #[test]
-fn a_late_reply_does_not_stand_in_for_that_of_the_next_command() {
+fn late_reply_is_not_credited_to_the_next_command() {
     let gateway = Gateway::builder()
         .script(|command, copy| match (command, copy) {
             (INIT, _) => Reaction::Delay(TIMEOUT * 3 / 2),
@@ -83,22 +83,22 @@ fn a_late_reply_does_not_stand_in_for_that_of_the_next_command() {
             _ => Reaction::Answer,
         })
         .start();
-    let finished = one_frame_then_end(&gateway, patient_listener(&gateway));
+    let finished = one_frame_then_end(&gateway, retrying_listener(&gateway));
     assert_eq!(gateway.commands(), [INIT, INIT, CLEAR, CLEAR, ADD, START]);
     assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
 }
 
 #[test]
-fn a_network_that_repeats_every_reply_advances_nothing() {
+fn repeated_replies_do_not_advance_the_handshake() {
     let gateway = Gateway::builder().script(|_, _| Reaction::Repeat(3)).start();
-    let finished = one_frame_then_end(&gateway, patient_listener(&gateway));
+    let finished = one_frame_then_end(&gateway, retrying_listener(&gateway));
     assert_eq!(gateway.commands(), [INIT, CLEAR, ADD, START]);
     // START's reply and its copies: those of the commands before are all taken.
     assert_eq!(finished.text(), "R ok\nR ok\nR ok\nM 1 CSD 7FF EE\n");
 }
 
 #[test]
-fn when_every_copy_is_lost_it_ends_after_three_and_names_the_command() {
+fn three_lost_replies_end_the_session() {
     let script = |command: &str, _| if command == ADD { Reaction::LoseReply } else { Reaction::Answer };
     let gateway = Gateway::builder().script(script).start();
     let finished = start(&mut can_listen(["--target", &gateway.target(), "--timeout", "0.2"])).wait();
@@ -112,7 +112,7 @@ fn when_every_copy_is_lost_it_ends_after_three_and_names_the_command() {
 }
 
 #[test]
-fn a_stream_left_over_from_an_earlier_session_to_the_same_port_is_no_obstacle() {
+fn leftover_stream_does_not_disturb_the_handshake() {
     let gateway = Gateway::builder().frames_per_second(5000.0).start();
     let local = format!("127.0.0.1:{}", free_port());
     let earlier = UdpSocket::bind(&local).expect("a free port");
@@ -123,13 +123,13 @@ fn a_stream_left_over_from_an_earlier_session_to_the_same_port_is_no_obstacle() 
     drop(earlier);
 
     let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target()]));
-    listener.wait_for_stderr("START is sent");
+    listener.wait_for_stderr("START sent");
     listener.wait_for_lines(100);
     listener.signal(Signal::SIGINT);
     let finished = listener.wait();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     assert_eq!(gateway.commands(), [ADD, START, INIT, STOP, INIT, CLEAR, ADD, START]);
-    assert!(finished.stderr.contains(" frames during the handshake not printed"), "{finished:?}");
+    assert!(finished.stderr.contains(" frames received during the handshake, not printed"), "{finished:?}");
     let text = finished.text();
     let mut printed = text.lines();
     assert_eq!(printed.next(), Some("R ok"), "START's reply comes before the first frame");
@@ -137,7 +137,7 @@ fn a_stream_left_over_from_an_earlier_session_to_the_same_port_is_no_obstacle() 
 }
 
 #[test]
-fn frames_all_through_the_handshake_pass_for_no_reply_and_break_nothing() {
+fn frames_during_the_handshake_are_no_replies() {
     // Here the gateway accepts INIT while it streams, and the first reply is lost.
     let lost = |command: &str, copy| if (command, copy) == (INIT, 1) { Reaction::LoseReply } else { Reaction::Answer };
     let gateway = Arc::new(Gateway::builder().script(lost).start());
@@ -147,20 +147,20 @@ fn frames_all_through_the_handshake_pass_for_no_reply_and_break_nothing() {
     let stream = Flood::start(5, move || source.send_to(to, b"M 1 CSD 100 01 02\r\n"));
 
     let listener = start(&mut can_listen_plain(["--bind", &local, "--target", &gateway.target(), "--timeout", "0.3"]));
-    listener.wait_for_stderr("START is sent");
+    listener.wait_for_stderr("START sent");
     listener.wait_for_stdout("M 1 CSD 100 01 02\r\n");
     listener.signal(Signal::SIGINT);
     let finished = listener.wait();
     assert!(stream.end() > 1000);
     assert_eq!(gateway.commands(), [INIT, INIT, CLEAR, ADD, START]);
     assert_eq!(finished.code(), Some(0), "{finished:?}");
-    assert!(finished.stderr.contains(" frames during the handshake not printed"), "{finished:?}");
+    assert!(finished.stderr.contains(" frames received during the handshake, not printed"), "{finished:?}");
     let text = finished.text();
     assert_eq!(text.lines().filter(|&line| line != "M 1 CSD 100 01 02").collect::<Vec<_>>(), ["R ok"]);
 }
 
 #[test]
-fn a_gateway_that_comes_up_late_is_waited_for() {
+fn gateway_that_starts_late_is_waited_for() {
     let address = format!("127.0.0.1:{}", free_port());
     let options = ["--timeout", "0.3", "--attempts", "50", "-v"];
     let listener = start(can_listen(["--target", &address]).args(options));
@@ -173,7 +173,7 @@ fn a_gateway_that_comes_up_late_is_waited_for() {
 }
 
 #[test]
-fn strangers_who_flood_the_port_change_nothing_and_nothing_of_theirs_is_printed() {
+fn floods_of_other_senders_change_nothing() {
     let local = format!("127.0.0.1:{}", free_port());
     let strangers = ["127.0.0.2:0", "127.0.0.1:0"].map(|address| {
         let socket = UdpSocket::bind(address).expect("a loopback address");
@@ -247,7 +247,7 @@ impl Drop for Flood {
 }
 
 #[test]
-fn a_port_that_was_closed_only_at_first_is_not_named_as_the_cause() {
+fn closed_port_that_opened_is_not_named_as_the_cause() {
     let closed = closed_port();
     let address = closed.local_addr().expect("it is bound");
     let arguments = ["-v", "--timeout", "0.3", "--attempts", "3", "--target", &address.to_string()];
@@ -262,7 +262,7 @@ fn a_port_that_was_closed_only_at_first_is_not_named_as_the_cause() {
 }
 
 #[test]
-fn can_stop_and_at_once_can_listen_over_a_slow_network_credits_no_answer_to_the_wrong_command() {
+fn late_answer_to_can_stop_is_not_credited_to_can_listen() {
     let slow = |command: &str, _| match command {
         CLEAR => Reaction::LoseRequest,
         _ => Reaction::Delay(Duration::from_millis(60)),
@@ -278,7 +278,7 @@ fn can_stop_and_at_once_can_listen_over_a_slow_network_credits_no_answer_to_the_
 }
 
 #[test]
-fn a_reply_that_arrived_in_time_counts_however_late_it_is_read() {
+fn reply_that_arrived_in_time_counts_when_read_late() {
     let script = |command: &str, _| match command {
         INIT => Reaction::Delay(Duration::from_millis(100)),
         _ => Reaction::Answer,
@@ -296,7 +296,7 @@ fn a_reply_that_arrived_in_time_counts_however_late_it_is_read() {
 }
 
 #[test]
-fn a_copy_of_a_reply_that_arrives_while_the_program_stands_still_is_not_credited_to_the_next_command() {
+fn doubled_reply_read_late_is_not_credited_to_the_next() {
     let script = |command: &str, _| match command {
         INIT => Reaction::LoseReply,
         CLEAR => Reaction::LoseRequest,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::programs::{
-    Finished, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared,
+    Output, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared,
 };
 use crate::simulator::{Gateway, GatewayBuilder, Reaction};
 
@@ -23,7 +23,7 @@ fn listener(gateway: &Gateway, options: &[&str]) -> Running {
 }
 
 #[track_caller]
-fn end(listener: Running) -> Finished {
+fn end(listener: Running) -> Output {
     listener.signal(Signal::SIGTERM);
     let finished = listener.wait();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
@@ -35,7 +35,7 @@ fn count(gateway: &Gateway, command: &str) -> usize {
 }
 
 #[test]
-fn a_silent_bus_on_which_nothing_has_ever_come_may_be_silent_filtered_or_heard_by_another() {
+fn silence_from_the_start_names_filter_and_listeners() {
     let gateway = gateway(0).start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_stderr("the controller runs: so the bus is silent, or the filter passes nothing");
@@ -50,7 +50,7 @@ fn a_silent_bus_on_which_nothing_has_ever_come_may_be_silent_filtered_or_heard_b
 }
 
 #[test]
-fn a_stream_that_dries_up_may_be_silent_or_heard_by_another() {
+fn silence_after_frames_names_other_listeners_only() {
     let gateway = gateway(10).start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_stderr("the controller runs: so the bus is silent, or another listener has the stream");
@@ -58,7 +58,7 @@ fn a_stream_that_dries_up_may_be_silent_or_heard_by_another() {
 }
 
 #[test]
-fn bus_off_and_error_warning_mean_the_wrong_bit_rate_or_the_wiring_also_for_who_wants_quiet() {
+fn bus_off_without_frames_names_bitrate_and_wiring() {
     for (flags, state) in [("B---", "bus off"), ("-E--", "at its error warning level"), ("BE--", "bus off")] {
         let gateway = gateway(0).status(flags).start();
         let listener = listener(&gateway, &["--quiet", "--bitrate", "500"]);
@@ -68,7 +68,7 @@ fn bus_off_and_error_warning_mean_the_wrong_bit_rate_or_the_wiring_also_for_who_
 }
 
 #[test]
-fn an_overrun_means_that_the_gateway_lost_frames() {
+fn overrun_means_that_the_gateway_lost_frames() {
     let gateway = gateway(10).status("--O-").start();
     let listener = listener(&gateway, &["-q"]);
     listener.wait_for_stderr("the gateway itself lost frames (data overrun)");
@@ -76,7 +76,7 @@ fn an_overrun_means_that_the_gateway_lost_frames() {
 }
 
 #[test]
-fn where_several_flags_are_set_all_are_named_and_stopped_first() {
+fn status_flags_are_all_named_stopped_first() {
     let gateway = gateway(10).status("BEO-").start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_lines(11);
@@ -89,7 +89,7 @@ fn where_several_flags_are_set_all_are_named_and_stopped_first() {
 }
 
 #[test]
-fn a_start_that_was_lost_is_sent_again_once_and_the_stream_flows() {
+fn lost_start_is_sent_again_and_the_stream_flows() {
     let gateway = gateway(u64::MAX)
         .script(|command, copy| if (command, copy) == (START, 1) { Reaction::LoseRequest } else { Reaction::Answer })
         .start();
@@ -97,12 +97,12 @@ fn a_start_that_was_lost_is_sent_again_once_and_the_stream_flows() {
     listener.wait_for_stderr("START was lost: the controller is stopped, and START was not answered; it is sent again");
     listener.wait_for_lines(20);
     let finished = end(listener);
-    assert!(finished.stderr.contains("data comes again, after 0."), "{finished:?}");
+    assert!(finished.stderr.contains("data resumed, after 0."), "{finished:?}");
     assert_eq!(gateway.commands()[3..], [START, STATUS, START]);
 }
 
 #[test]
-fn a_start_that_is_sent_again_and_answered_is_stopped_on_exit_though_status_said_stopped_before() {
+fn repeated_start_is_stopped_on_exit() {
     let gateway = gateway(0)
         .script(|command, copy| if (command, copy) == (START, 1) { Reaction::LoseRequest } else { Reaction::Answer })
         .start();
@@ -115,7 +115,7 @@ fn a_start_that_is_sent_again_and_answered_is_stopped_on_exit_though_status_said
 }
 
 #[test]
-fn lines_of_white_space_and_replies_that_nobody_asked_for_are_printed_after_a_status_too() {
+fn unrequested_replies_are_printed_after_a_status() {
     let gateway = gateway(0).start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_stderr("the controller runs");
@@ -127,9 +127,9 @@ fn lines_of_white_space_and_replies_that_nobody_asked_for_are_printed_after_a_st
 }
 
 #[test]
-fn an_idle_timeout_is_not_fed_by_answers_to_our_own_questions() {
+fn idle_timeout_ignores_status_replies() {
     let odd = |command: &str, _| match command {
-        STATUS => Reaction::Garble(b"R CAN 1 ------ 100\n".to_vec()),
+        STATUS => Reaction::ReplyWith(b"R CAN 1 ------ 100\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).script(odd).start();
@@ -141,7 +141,7 @@ fn an_idle_timeout_is_not_fed_by_answers_to_our_own_questions() {
 }
 
 #[test]
-fn a_start_that_is_lost_twice_is_not_sent_a_third_time() {
+fn start_lost_twice_is_not_sent_a_third_time() {
     let gateway =
         gateway(0).script(|command, _| if command == START { Reaction::LoseRequest } else { Reaction::Answer }).start();
     let listener = listener(&gateway, &[]);
@@ -153,7 +153,7 @@ fn a_start_that_is_lost_twice_is_not_sent_a_third_time() {
 }
 
 #[test]
-fn a_start_whose_answer_was_lost_is_not_sent_again_when_the_bus_is_halted_later() {
+fn unanswered_start_is_not_repeated_after_data() {
     let gateway = gateway(u64::MAX)
         .script(|command, _| if command == START { Reaction::LoseReply } else { Reaction::Answer })
         .start();
@@ -162,14 +162,14 @@ fn a_start_whose_answer_was_lost_is_not_sent_again_when_the_bus_is_halted_later(
     // Running, though START was not answered.
     listener.wait_for_stderr("the controller runs");
     gateway.set_limit(u64::MAX);
-    listener.wait_for_stderr("data comes again");
+    listener.wait_for_stderr("data resumed");
     gateway.halt();
     end(listener);
     assert_eq!(count(&gateway, START), 1);
 }
 
 #[test]
-fn a_bus_that_somebody_halts_stays_halted_and_the_last_line_says_so() {
+fn bus_halted_by_another_program_is_explained() {
     let gateway = gateway(u64::MAX).start();
     let port = free_port();
     let bind = format!("0.0.0.0:{port}");
@@ -188,14 +188,12 @@ fn a_bus_that_somebody_halts_stays_halted_and_the_last_line_says_so() {
 }
 
 #[test]
-fn a_gateway_that_loses_power_and_comes_back_is_told_apart() {
+fn power_loss_and_restart_are_told_apart() {
     let gateway = gateway(u64::MAX).start();
     let listener = listener(&gateway, &["--attempts", "2", "-q"]);
     listener.wait_for_lines(5);
     gateway.set_power(false);
-    listener.wait_for_stderr(
-        "the gateway does not answer STATUS either: has it lost power, is the network or the VPN down",
-    );
+    listener.wait_for_stderr("the gateway no answer to STATUS: has it lost power, is the network or the VPN down");
     gateway.set_power(true);
     let finished = end(listener);
     assert!(count(&gateway, STATUS) == 2 && count(&gateway, START) == 1, "{:?}", gateway.commands());
@@ -211,20 +209,20 @@ fn a_gateway_that_loses_power_and_comes_back_is_told_apart() {
 }
 
 #[test]
-fn a_gateway_that_fell_silent_may_still_run_the_bus() {
+fn silent_gateway_may_still_run_the_bus() {
     let gateway = gateway(u64::MAX).start();
     let listener = listener(&gateway, &["--attempts", "1"]);
     listener.wait_for_lines(5);
     gateway.set_power(false);
-    listener.wait_for_stderr("does not answer STATUS");
+    listener.wait_for_stderr("no answer to STATUS");
     let finished = end(listener);
     assert!(finished.stderr.contains("; the bus may still run, halt it with: can-stop --confirm"), "{finished:?}");
 }
 
 #[test]
-fn an_ok_to_status_tells_nothing_so_the_possible_reasons_are_named() {
+fn ok_to_status_names_the_possible_reasons() {
     let odd = |command: &str, _| match command {
-        STATUS => Reaction::Garble(b"R ok\n".to_vec()),
+        STATUS => Reaction::ReplyWith(b"R ok\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).script(odd).start();
@@ -235,7 +233,7 @@ fn an_ok_to_status_tells_nothing_so_the_possible_reasons_are_named() {
 }
 
 #[test]
-fn an_answer_that_is_none_and_one_for_another_channel_are_no_status() {
+fn malformed_and_foreign_status_is_no_answer() {
     for line in [
         "R CAN 1 ---- 100",
         "R CAN 1 ------ 100",
@@ -248,20 +246,20 @@ fn an_answer_that_is_none_and_one_for_another_channel_are_no_status() {
         "R CAN",
     ] {
         let odd = move |command: &str, _| match command {
-            STATUS => Reaction::Garble(format!("{line}\n").into_bytes()),
+            STATUS => Reaction::ReplyWith(format!("{line}\n").into_bytes()),
             _ => Reaction::Answer,
         };
         let gateway = gateway(0).script(odd).start();
         let listener = listener(&gateway, &["--attempts", "1"]);
         // It ends no silence either.
-        listener.wait_for_stderr("does not answer STATUS");
+        listener.wait_for_stderr("no answer to STATUS");
         listener.wait_for_stdout(line);
         end(listener);
     }
 }
 
 #[test]
-fn a_status_that_nobody_asked_for_changes_nothing_in_the_handshake_and_is_printed_after_it() {
+fn unrequested_status_does_not_disturb_the_handshake() {
     let odd = |command: &str, _| match command {
         START => Reaction::Answer,
         _ => Reaction::Before(b"R CAN 1 ----I 100\n".to_vec()),
@@ -276,7 +274,7 @@ fn a_status_that_nobody_asked_for_changes_nothing_in_the_handshake_and_is_printe
 }
 
 #[test]
-fn a_late_and_doubled_answer_to_status_is_ours_too_and_what_stands_beside_frames_is_not_cut_out() {
+fn doubled_status_reply_is_not_printed() {
     let gateway = gateway(0).start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_stderr("the controller runs");
@@ -287,7 +285,7 @@ fn a_late_and_doubled_answer_to_status_is_ours_too_and_what_stands_beside_frames
 }
 
 #[test]
-fn while_data_flows_nothing_is_asked() {
+fn status_is_not_requested_while_data_flows() {
     let gateway = Gateway::builder().status("----").frames_per_second(10.0).start();
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "1"]));
     // Twice as long as the silence that it would take.
@@ -297,7 +295,7 @@ fn while_data_flows_nothing_is_asked() {
 }
 
 #[test]
-fn with_status_after_0_nothing_is_ever_asked() {
+fn status_after_0_never_requests_status() {
     let gateway = gateway(0).start();
     let options = ["--target", &gateway.target(), "--status-after", "0", "--idle-timeout", "1", "--timeout", "0.2"];
     let finished = run(&mut can_listen(options));
@@ -307,7 +305,7 @@ fn with_status_after_0_nothing_is_ever_asked() {
 }
 
 #[test]
-fn the_idle_timeout_asks_in_its_middle_and_its_error_carries_the_answer() {
+fn idle_timeout_error_carries_the_status() {
     let gateway = gateway(5).start();
     // 5 s, as --status-after has it, would be too late.
     let options = ["--target", &gateway.target(), "--idle-timeout", "0.6"];
@@ -319,12 +317,12 @@ fn the_idle_timeout_asks_in_its_middle_and_its_error_carries_the_answer() {
 }
 
 #[test]
-fn the_same_answer_is_told_once_and_another_one_again() {
+fn status_is_requested_once_a_minute() {
     let gateway = gateway(5).start();
     let listener = listener(&gateway, &[]);
     listener.wait_for_stderr("the controller runs");
     gateway.send("M 1 CSD 100 55\n");
-    listener.wait_for_stderr("data comes again");
+    listener.wait_for_stderr("data resumed");
     let finished = end(listener);
     assert_eq!(finished.stderr.matches("nothing has arrived").count(), 1, "{finished:?}");
     // At most once a minute.
@@ -332,11 +330,11 @@ fn the_same_answer_is_told_once_and_another_one_again() {
 }
 
 #[test]
-fn a_stop_that_was_repeated_and_is_then_refused_is_decided_by_status() {
+fn refused_stop_is_decided_by_status() {
     // Its first copy is carried out and the answer lost.
     let refused = |command: &str, copy| match (command, copy) {
         ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
-        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        ("CAN 1 STOP\n", _) => Reaction::ReplyWith(b"R ERR 9 not running\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).running(true).script(refused).start();
@@ -364,7 +362,7 @@ fn a_stop_that_was_repeated_and_is_then_refused_is_decided_by_status() {
 }
 
 #[test]
-fn a_status_that_is_answered_while_the_session_ends_starts_nothing_again() {
+fn status_during_shutdown_starts_nothing_again() {
     let late = |command: &str, _| match command {
         START => Reaction::LoseRequest,
         STATUS => Reaction::LoseReply,
@@ -383,10 +381,10 @@ fn a_status_that_is_answered_while_the_session_ends_starts_nothing_again() {
 }
 
 #[test]
-fn the_answer_to_the_status_that_decides_about_stop_is_not_printed() {
+fn status_reply_that_decides_on_stop_is_not_printed() {
     let refused = |command: &str, copy| match (command, copy) {
         ("CAN 1 STOP\n", 1) => Reaction::LoseReply,
-        ("CAN 1 STOP\n", _) => Reaction::Garble(b"R ERR 9 not running\n".to_vec()),
+        ("CAN 1 STOP\n", _) => Reaction::ReplyWith(b"R ERR 9 not running\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(5).script(refused).start();
