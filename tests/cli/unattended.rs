@@ -268,7 +268,7 @@ fn restarted_service_survives_a_closed_port() {
     let mut service = Service::start("closed", &gateway.target());
     service.wait_for_frames(20);
     gateway.stop();
-    // The outage itself.
+    // The outage.
     thread::sleep(Duration::from_secs(10));
     let before = service.frames();
     let gateway = Gateway::builder().bind(address).frames_per_second(1000.0).start();
@@ -380,7 +380,7 @@ fn idle_timeout_counts_what_arrived_during_sigstop() {
     listener.wait_for_lines(1);
     listener.freeze();
     gateway.send("M 1 CSD 100 55\n");
-    // The standstill itself.
+    // The program is stopped for longer than the idle timeout.
     thread::sleep(Duration::from_millis(1500));
     listener.thaw();
     listener.wait_for_stdout("CSD 100 55");

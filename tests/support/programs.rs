@@ -86,7 +86,7 @@ impl Output {
     }
 }
 
-/// Starts a program, collecting its stdout (unless the command says where it goes) and stderr.
+/// Starts a program and collects its stdout and stderr.
 #[track_caller]
 pub fn start(command: &mut Command) -> Running {
     start_with(command, Stdio::piped())
@@ -397,7 +397,7 @@ pub fn numbers(lines: &[u8]) -> Vec<u32> {
     frames.map(number).collect()
 }
 
-/// The numbers of datagrams that the report says were lost, in the kernel and in the output buffer.
+/// The numbers of lost datagrams in the report: in the kernel and in the output buffer.
 #[track_caller]
 pub fn reported_lost(stderr: &str) -> (u64, u64) {
     let counts = stderr.split_once(" in the kernel, ").and_then(|(before, after)| {
