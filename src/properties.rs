@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::cli::address::{LocalAddr, Target};
 use crate::cli::options::ListenOptions;
-use crate::format::frame::{Frame, Id, Kind};
-use crate::format::{Aside, Format, Formatter, Influx, candump};
+use crate::format::frame::{Frame, FrameKind, Id};
+use crate::format::{Diagnostic, Encoder, Format, InfluxWriter, write_candump};
 use crate::gateway::command::{BitRate, Command, Filter};
 use crate::gateway::reply::{Line, Reply, lines, replies};
 use clap::Parser;
@@ -271,27 +271,28 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
 
 struct Written {
     out: Vec<u8>,
-    asides: usize,
+    diagnostics: usize,
 }
 
 /// What a datagram becomes; asserts that its buffer is no larger than growing by doubling makes it.
 fn write(format: Format, escape: bool, datagram: &[u8]) -> Written {
     let mut out = Vec::new();
-    let (mut asides, mut aside_bytes) = (0, 0);
-    Formatter::new(format, DEVICE, escape).write(
+    let (mut diagnostics, mut diagnostic_bytes) = (0, 0);
+    Encoder::new(format, DEVICE, escape).write(
         datagram,
         || NOW,
         u64::MAX,
         &mut out,
-        |aside| {
-            let (Aside::Refusal(line) | Aside::Event(line) | Aside::Malformed(line, _)) = aside;
-            asides += 1;
-            aside_bytes += line.len();
+        |diagnostic| {
+            let (Diagnostic::Refusal(line) | Diagnostic::Event { line, .. } | Diagnostic::Malformed(line, _)) =
+                diagnostic;
+            diagnostics += 1;
+            diagnostic_bytes += line.len();
         },
     );
     assert!(out.capacity() <= (2 * out.len()).max(8), "{} bytes for {}", out.capacity(), out.len());
-    assert!(aside_bytes <= datagram.len());
-    Written { out, asides }
+    assert!(diagnostic_bytes <= datagram.len());
+    Written { out, diagnostics }
 }
 
 fn text_lines(out: &[u8]) -> Vec<&str> {
@@ -349,10 +350,10 @@ proptest! {
             (Format::Candump, 37, read_candump as fn(&str) -> Option<(u128, Known)>),
             (Format::Influx, 97, read_influx),
         ] {
-            let Written { out, asides } = write(format, false, &datagram);
+            let Written { out, diagnostics } = write(format, false, &datagram);
             prop_assert!(out.len() <= (datagram.len() + 1) * longest / 10, "{} from {}", out.len(), datagram.len());
             let frames = text_lines(&out);
-            prop_assert_eq!(frames.len() + asides + quiet, lines);
+            prop_assert_eq!(frames.len() + diagnostics + quiet, lines);
             for line in frames {
                 prop_assert!(read(line).is_some(), "{:?}", line);
             }
@@ -364,7 +365,7 @@ proptest! {
         for line in lines(&datagram).chain([&datagram[..]]) {
             let Ok(frame) = Frame::parse(line) else { continue };
             let mut out = Vec::new();
-            candump(&frame, NOW, &mut out);
+            write_candump(&frame, NOW, &mut out);
             let (_, known) = read_candump(text_lines(&out)[0]).expect("a line of candump");
             let plain = Spelling {
                 lower: vec![false], gaps: vec![" "], around: ("", ""), id_digits: 1, dlc_digits: 1, end: "",
@@ -386,8 +387,8 @@ proptest! {
             (Format::Influx, read_influx),
         ] {
             let mut out = Vec::new();
-            let nothing = |aside: Aside<'_>| panic!("{aside:?}");
-            Formatter::new(format, DEVICE, false).write(datagram.as_bytes(), || received, u64::MAX, &mut out, nothing);
+            let nothing = |diagnostic: Diagnostic<'_>| panic!("{diagnostic:?}");
+            Encoder::new(format, DEVICE, false).write(datagram.as_bytes(), || received, u64::MAX, &mut out, nothing);
             let printed = text_lines(&out);
             prop_assert_eq!(printed.len(), frames.len());
             for (line, (place, (known, _))) in printed.iter().zip(frames.iter().enumerate()) {
@@ -408,9 +409,9 @@ proptest! {
         let text = known.spelled(&spelling);
         let frame = Frame::parse(lines(text.as_bytes()).next().expect("a line")).expect("a frame");
         let (kind, length, data) = match known.content {
-            Content::Classic(data) => (Kind::Classic, data.len(), data),
-            Content::Remote(dlc) => (Kind::Remote, usize::from(dlc), vec![]),
-            Content::Fd { switch, data } => (Kind::Fd { bit_rate_switch: switch }, data.len(), data),
+            Content::Classic(data) => (FrameKind::Classic, data.len(), data),
+            Content::Remote(dlc) => (FrameKind::Remote, usize::from(dlc), vec![]),
+            Content::Fd { switch, data } => (FrameKind::Fd { bit_rate_switch: switch }, data.len(), data),
         };
         prop_assert_eq!(frame.channel(), known.channel);
         prop_assert_eq!(frame.id(), if known.extended { Id::Extended(known.id) } else { Id::Standard(known.id) });
@@ -439,7 +440,7 @@ proptest! {
     #[test]
     fn any_times_come_out_of_influx_increasing_unless_the_clock_was_set_back(steps in vec(-1_500_000_000..2_000_000_000i64, 1..50)) {
         let frame = Frame::parse(b"M 1 CSD 1").expect("a frame");
-        let mut influx = Influx::new(DEVICE);
+        let mut influx = InfluxWriter::new(DEVICE);
         let (mut clock, mut last) = (1_000_000_000_000u64, 0u64);
         for step in steps {
             clock = clock.saturating_add_signed(step);
@@ -458,7 +459,7 @@ proptest! {
     #[test]
     fn any_device_name_is_at_most_doubled(device in any::<String>()) {
         let mut out = Vec::new();
-        Influx::new(&device).write(&Frame::parse(b"M 1 CED 0").expect("a frame"), NOW, &mut out);
+        InfluxWriter::new(&device).write(&Frame::parse(b"M 1 CED 0").expect("a frame"), NOW, &mut out);
         prop_assert!(out.len() <= 69 + 2 * device.len());
     }
 

@@ -9,18 +9,19 @@ use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 
 use crate::cli::advice;
+use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
 use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::ListenOptions;
 use crate::cli::session::{self, Resources};
 use crate::cli::shutdown::Shutdown;
 use crate::cli::signal::{self, Signal, Terminal};
-use crate::format::Format;
+use crate::format::{Encoder, Format};
 use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
 use crate::output::printer::Printer;
 use crate::output::spool::Spool;
-use crate::output::stdout::{LARGER_BUFFER, StdoutThread};
+use crate::output::stdout::StdoutThread;
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away), or
 /// fails; tells what to leave with. What there is to say has been said on stderr.
@@ -56,15 +57,13 @@ pub fn run(options: &ListenOptions) -> ExitCode {
             String::new()
         };
         stderr.debug(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
-        let writer = StdoutThread {
-            spool: Arc::clone(&spool),
-            waker: bus.waker(),
-            drops: Arc::clone(&drops),
-            receive_buffer: granted,
-            stderr: stderr.clone(),
-        };
-        let writer = writer.start().context("cannot write to stdout")?;
-        let printer = Printer::new(options, Arc::clone(&spool));
+        let waker = bus.waker();
+        let after_write = drop_check(Arc::clone(&drops), bus.waker(), granted, stderr.clone());
+        let writer = StdoutThread::start(Arc::clone(&spool), after_write, move || waker.wake())
+            .context("cannot write to stdout")?;
+        let device = options.common.target.to_string();
+        let encoder = Encoder::new(options.format, &device, io::stdout().is_terminal());
+        let printer = Printer::new(encoder, options.count, Arc::clone(&spool));
         let resources = Resources {
             options,
             gateway,

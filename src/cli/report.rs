@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Error, anyhow};
 
 use crate::gateway::drops::Drops;
+use crate::output::printer::Stats;
 
 /// What is known of the bus in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,22 +21,6 @@ pub(crate) enum BusState {
     ReportedStopped(std::time::Instant),
     /// The gateway has fallen silent, or did not confirm `STOP`.
     Unknown,
-}
-
-/// What was counted of the stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stats {
-    pub datagrams: u64,
-    pub bytes: u64,
-    /// Frames that were printed; `None` in raw, which does not look for any.
-    pub frames: Option<u64>,
-    /// Datagrams that went into the spool.
-    pub spooled: u64,
-    /// Datagrams lost because the spool was full.
-    pub overflowed: u64,
-    /// Datagrams that came after stdout had failed.
-    pub after_failure: u64,
-    pub malformed_lines: u64,
 }
 
 /// What the last line is made of.
@@ -121,7 +106,7 @@ impl Report {
     /// Datagrams that were received and are not known to be written; a batch that was cut stats as a whole.
     fn unwritten(&self) -> u64 {
         match self.write_error {
-            Some(_) => self.stats.spooled + self.stats.after_failure - self.written,
+            Some(_) => self.stats.enqueued + self.stats.after_failure - self.written,
             None => 0,
         }
     }

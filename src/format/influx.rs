@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
-use crate::format::frame::{Frame, Kind};
+use crate::format::frame::{Frame, FrameKind};
 
-/// Writes frames as points of InfluxDB's line protocol, and sees to it that their times strictly increase: InfluxDB
-/// keeps only one of two points with the same tags and time.
+/// Writes frames as points of InfluxDB's line protocol. Their times strictly increase, because InfluxDB keeps only one of two
+/// points with the same tags and time.
 ///
-/// Measurement `can`; tags `channel`, `device`, `id` (the digits of [`candump`](super::candump)), in the order that
+/// Measurement `can`; tags `channel`, `device`, `id` (the digits of [`write_candump`](super::write_candump)), in the order that
 /// InfluxDB wants for speed; fields `dlc` (data length in bytes), `data` (hexadecimal) and `b0`, `b1`, … for the single
 /// bytes; a remote frame has `dlc` and `rtr=true` instead; a CAN FD frame also has `fd=true` and `brs`, whether its data
 /// was sent at the higher bit rate.
 #[derive(Debug)]
-pub struct Influx {
-    /// The tag `device`, whole.
+pub struct InfluxWriter {
+    /// The tag `device`, with its comma and name.
     device: Vec<u8>,
     /// The last point's time, in nanoseconds since 1970.
     last: u64,
 }
 
-impl Influx {
+impl InfluxWriter {
     /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
     /// which a tag cannot have, become `_`.
-    pub fn new(device: &str) -> Influx {
+    pub fn new(device: &str) -> InfluxWriter {
         let mut tag = b",device=".to_vec();
         for byte in device.bytes() {
             match byte {
@@ -33,7 +33,7 @@ impl Influx {
                 _ => tag.push(byte),
             }
         }
-        Influx { device: tag, last: 0 }
+        InfluxWriter { device: tag, last: 0 }
     }
 
     /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
@@ -53,12 +53,12 @@ impl Influx {
         push_decimal(out, u64::from(frame.length()), 1);
         out.push(b'i');
         match frame.kind() {
-            Kind::Classic => {}
-            Kind::Remote => out.extend_from_slice(b",rtr=true"),
-            Kind::Fd { bit_rate_switch: true } => out.extend_from_slice(b",fd=true,brs=true"),
-            Kind::Fd { bit_rate_switch: false } => out.extend_from_slice(b",fd=true,brs=false"),
+            FrameKind::Classic => {}
+            FrameKind::Remote => out.extend_from_slice(b",rtr=true"),
+            FrameKind::Fd { bit_rate_switch: true } => out.extend_from_slice(b",fd=true,brs=true"),
+            FrameKind::Fd { bit_rate_switch: false } => out.extend_from_slice(b",fd=true,brs=false"),
         }
-        if frame.kind() != Kind::Remote {
+        if frame.kind() != FrameKind::Remote {
             out.extend_from_slice(b",data=\"");
             push_hex(out, frame.data());
             out.push(b'"');

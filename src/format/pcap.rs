@@ -1,23 +1,23 @@
 //! Packet capture, for Wireshark and tshark: the classic pcap file (IETF draft-ietf-opsawg-pcap), little-endian, with
 //! times in nanoseconds and link type 227, LINKTYPE_CAN_SOCKETCAN (tcpdump.org). Each record holds a frame the way
-//! SocketCAN has it: identifier and flags as one big-endian number, the data's length, for CAN FD its flags, two bytes of
-//! nothing, the data.
+//! SocketCAN has it: identifier and flags as one big-endian number, the data's length, for CAN FD its flags, two reserved
+//! bytes, the data.
 
 use std::time::Duration;
 
-use crate::format::frame::{Frame, Id, Kind};
+use crate::format::frame::{Frame, FrameKind, Id};
 
-/// What a file begins with.
+/// The file header.
 #[rustfmt::skip]
 pub const PCAP_HEADER: [u8; 24] = [
     0x4D, 0x3C, 0xB2, 0xA1, // times in nanoseconds, numbers little-endian
     2, 0, 4, 0, // version 2.4
-    0, 0, 0, 0, 0, 0, 0, 0, // without use
+    0, 0, 0, 0, 0, 0, 0, 0, // reserved
     72, 0, 0, 0, // the longest record: 8 bytes and the data of CAN FD
     227, 0, 0, 0, // LINKTYPE_CAN_SOCKETCAN
 ];
 
-/// Identifier, length, flags, two bytes of nothing.
+/// Identifier, length, flags, two reserved bytes.
 const HEADER_LENGTH: usize = 8;
 
 /// Flags beside the identifier: 29 bits, remote frame.
@@ -33,24 +33,24 @@ const FDF: u8 = 0x04;
 ///
 /// ```
 /// use std::time::Duration;
-/// use can_udp::format::{PCAP_HEADER, pcap};
+/// use can_udp::format::{PCAP_HEADER, write_pcap_record};
 /// use can_udp::format::frame::Frame;
 ///
 /// let mut file = PCAP_HEADER.to_vec();
-/// pcap(&Frame::parse(b"M 1 CSD 123 11 22")?, Duration::new(1_436_509_052, 249_713_000), &mut file);
+/// write_pcap_record(&Frame::parse(b"M 1 CSD 123 11 22")?, Duration::new(1_436_509_052, 249_713_000), &mut file);
 /// assert_eq!(file[24 + 16..], [0, 0, 0x01, 0x23, 2, 0, 0, 0, 0x11, 0x22]);
-/// # Ok::<(), can_udp::format::frame::Malformed>(())
+/// # Ok::<(), can_udp::format::frame::ParseFrameError>(())
 /// ```
-pub fn pcap(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
+pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let id = match frame.id() {
         Id::Standard(number) => number,
         Id::Extended(number) => number | EFF,
     };
     let (id, flags) = match frame.kind() {
-        Kind::Classic => (id, 0),
-        Kind::Remote => (id | RTR, 0),
-        Kind::Fd { bit_rate_switch: false } => (id, FDF),
-        Kind::Fd { bit_rate_switch: true } => (id, FDF | BRS),
+        FrameKind::Classic => (id, 0),
+        FrameKind::Remote => (id | RTR, 0),
+        FrameKind::Fd { bit_rate_switch: false } => (id, FDF),
+        FrameKind::Fd { bit_rate_switch: true } => (id, FDF | BRS),
     };
     let data = frame.data();
     let length = (HEADER_LENGTH + data.len()) as u32;

@@ -3,7 +3,7 @@
 use crate::text::escape_into;
 
 /// Appends a datagram and the newline that it may lack; an empty one is nothing. With `escape`, harmless on a terminal.
-pub(super) fn raw(datagram: &[u8], escape: bool, out: &mut Vec<u8>) {
+pub(super) fn write_datagram(datagram: &[u8], escape: bool, out: &mut Vec<u8>) {
     if escape {
         escape_into(out, datagram);
     } else {
