@@ -70,7 +70,7 @@ struct Spelling {
 fn spelling() -> impl Strategy<Value = Spelling> {
     let gap = select(vec![" ", "  ", "\t", "     ", " \t "]);
     let around = select(vec!["", " ", "  ", "\t"]);
-    let end = select(vec!["\n", "\r", "\r\n", "\\n", " \r\n", "\n\n"]);
+    let end = select(vec!["\n", "\r", "\r\n", "\\n", "\\r", "\\r\\n", " \r\n", "\n\n"]);
     let case = prop_oneof![Just(vec![false]), Just(vec![true]), vec(any::<bool>(), 1..20)];
     (case, vec(gap, 1..6), (around.clone(), around), 1..=8usize, 1..=2usize, end).prop_map(
         |(lower, gaps, around, id_digits, dlc_digits, end)| Spelling {
@@ -198,7 +198,7 @@ fn plain_lines(datagram: &[u8]) -> Vec<&[u8]> {
     while at < datagram.len() {
         let length = match &datagram[at..] {
             [b'\n' | b'\r', ..] => 1,
-            [b'\\', b'n', ..] => 2,
+            [b'\\', b'n' | b'r', ..] => 2,
             _ => 0,
         };
         if length > 0 {

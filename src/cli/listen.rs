@@ -20,6 +20,7 @@ use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
 use crate::output::printer::Printer;
+use crate::output::record::{Record, RecordStart};
 use crate::output::spool::Spool;
 use crate::output::stdout::StdoutThread;
 
@@ -57,13 +58,15 @@ pub fn run(options: &ListenOptions) -> ExitCode {
             String::new()
         };
         stderr.debug(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
+        let record = open_record(options.format, stderr)?;
+        let preamble = record.preamble();
         let waker = bus.waker();
         let after_write = drop_check(Arc::clone(&drops), bus.waker(), granted, stderr.clone());
-        let writer = StdoutThread::start(Arc::clone(&spool), after_write, move || waker.wake())
+        let writer = StdoutThread::start(record, Arc::clone(&spool), after_write, move || waker.wake())
             .context("cannot write to stdout")?;
         let device = options.common.target.to_string();
         let encoder = Encoder::new(options.format, &device, io::stdout().is_terminal());
-        let printer = Printer::new(encoder, options.count, Arc::clone(&spool));
+        let printer = Printer::new(encoder, preamble, options.count, Arc::clone(&spool));
         let resources = Resources {
             options,
             gateway,
@@ -80,6 +83,17 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         spool.close();
         result
     })
+}
+
+/// Opens stdout, and reports how the session continues the file there.
+fn open_record(format: Format, messages: &Messages) -> anyhow::Result<Record> {
+    let record = Record::open(format).map_err(|error| anyhow!(advice::record_error(&error)))?;
+    match (record.start(), advice::record_start(record.start())) {
+        (RecordStart::Unreadable, Some(message)) => messages.debug(message),
+        (_, Some(message)) => messages.warn(message),
+        (_, None) => {}
+    }
+    Ok(record)
 }
 
 fn handle_signals(

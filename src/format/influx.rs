@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
+use crate::format::event::ControllerEvent;
 use crate::format::frame::{Frame, FrameKind};
+use crate::text::escape_into;
 
 /// Writes frames as points of InfluxDB's line protocol. Their times strictly increase, because InfluxDB keeps only one of two
 /// points with the same tags and time.
@@ -39,11 +41,7 @@ impl InfluxWriter {
     /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
     /// point's if that is later; a clock that was set back by more than a second is followed.
     pub fn write(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-        const SET_BACK: u64 = 1_000_000_000;
-        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
-        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
-        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
-
+        self.advance(received);
         out.extend_from_slice(b"can,channel=");
         out.push(b'0' + frame.channel());
         out.extend_from_slice(&self.device);
@@ -73,5 +71,32 @@ impl InfluxWriter {
         out.push(b' ');
         push_decimal(out, self.last, 1);
         out.push(b'\n');
+    }
+    /// Appends a controller event as a point of the measurement `can_event`: tags `channel` and `device`, field `text`.
+    pub(super) fn write_event(&mut self, event: &ControllerEvent, received: Duration, out: &mut Vec<u8>) {
+        self.advance(received);
+        out.extend_from_slice(b"can_event,channel=");
+        out.push(b'0' + event.channel);
+        out.extend_from_slice(&self.device);
+        out.extend_from_slice(b" text=\"");
+        let mut text = Vec::new();
+        escape_into(&mut text, event.text);
+        for byte in text {
+            // What would end a field's value (InfluxDB, line protocol reference, special characters).
+            if matches!(byte, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(byte);
+        }
+        out.extend_from_slice(b"\" ");
+        push_decimal(out, self.last, 1);
+        out.push(b'\n');
+    }
+
+    fn advance(&mut self, received: Duration) {
+        const SET_BACK: u64 = 1_000_000_000;
+        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
+        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
+        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
     }
 }

@@ -25,6 +25,7 @@
 //! ```
 
 mod candump;
+pub(crate) mod event;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -35,7 +36,9 @@ use std::time::Duration;
 pub use candump::write_candump;
 pub use influx::InfluxWriter;
 pub use pcap::{PCAP_HEADER, write_pcap_record};
+pub(crate) use pcap::{PCAP_RECORD_MAX, PcapRecord, pcap_record};
 
+use crate::format::event::ControllerEvent;
 use crate::format::frame::{Frame, Id, ParseFrameError};
 use crate::gateway::reply::{Line, Reply, lines};
 use crate::text::HEX_DIGITS;
@@ -61,7 +64,7 @@ impl Format {
     }
 }
 
-/// A line that is reported on stderr, because it has no place on stdout or matters to the operator.
+/// A line that is to be reported, because stdout has no place for it or because it concerns the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Diagnostic<'a> {
     /// `R ERR …`
@@ -99,11 +102,6 @@ impl Encoder {
         !matches!(self, Encoder::Raw { .. })
     }
 
-    /// What precedes everything else in an empty file.
-    pub fn header(&self) -> &'static [u8] {
-        if let Encoder::Pcap = self { &PCAP_HEADER } else { b"" }
-    }
-
     /// Appends a datagram to `out` and returns how many frames were written. After `max_frames` frames the rest of the
     /// datagram is left out; raw counts no frames. `received` returns the time of reception (since 1970); it is called
     /// only if the format has times.
@@ -133,7 +131,10 @@ impl Encoder {
                     }
                     Err(fault) => on_diagnostic(Diagnostic::Malformed(line, fault)),
                 },
-                Line::Event(line) => on_diagnostic(Diagnostic::Event { line, received }),
+                Line::Event(line) => {
+                    self.write_event(line, received, out);
+                    on_diagnostic(Diagnostic::Event { line, received });
+                }
                 Line::Reply(Reply::Ok | Reply::Status(_)) => {}
                 Line::Reply(Reply::Refused(line)) => on_diagnostic(Diagnostic::Refusal(line)),
                 Line::Unknown(line) => on_diagnostic(Diagnostic::Malformed(line, ParseFrameError::NotAFrame)),
@@ -149,6 +150,15 @@ impl Encoder {
             Encoder::Candump => write_candump(frame, received, out),
             Encoder::Influx(influx) => influx.write(frame, received, out),
             Encoder::Pcap => write_pcap_record(frame, received, out),
+        }
+    }
+    /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
+    fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
+        let Some(event) = ControllerEvent::parse(line) else { return };
+        match self {
+            Encoder::Raw { .. } | Encoder::Candump => {}
+            Encoder::Influx(influx) => influx.write_event(&event, received, out),
+            Encoder::Pcap => pcap::write_error_record(&event, received, out),
         }
     }
 }

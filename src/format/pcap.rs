@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use crate::format::frame::{Frame, FrameKind, Id};
+use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::frame::{DATA_MAX, Frame, FrameKind, Id};
 
 /// The file header.
 #[rustfmt::skip]
@@ -52,12 +53,71 @@ pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
         FrameKind::Fd { bit_rate_switch: false } => (id, FDF),
         FrameKind::Fd { bit_rate_switch: true } => (id, FDF | BRS),
     };
-    let data = frame.data();
+    write_record(id, frame.length(), flags, frame.data(), received, out);
+}
+
+/// Appends a controller event as an error frame of SocketCAN (linux/can/error.h). Nothing for events that SocketCAN
+/// does not have.
+pub(super) fn write_error_record(event: &ControllerEvent, received: Duration, out: &mut Vec<u8>) {
+    /// An error frame; bus off; a controller's state, in the second byte of the data.
+    const ERROR: u32 = 0x2000_0000;
+    const BUS_OFF: u32 = 0x40;
+    const CONTROLLER: u32 = 0x04;
+    /// Receiving and sending have reached the warning level; the controller is error active.
+    const WARNING: u8 = 0x0C;
+    const ACTIVE: u8 = 0x40;
+    let (class, state) = match event.change {
+        StateChange::BusOff => (BUS_OFF, 0),
+        StateChange::ErrorWarningSet => (CONTROLLER, WARNING),
+        StateChange::ErrorWarningReset => (CONTROLLER, ACTIVE),
+        StateChange::Other => return,
+    };
+    write_record(ERROR | class, 8, 0, &[0, state, 0, 0, 0, 0, 0, 0], received, out);
+}
+
+fn write_record(id: u32, frame_length: u8, flags: u8, data: &[u8], received: Duration, out: &mut Vec<u8>) {
     let length = (HEADER_LENGTH + data.len()) as u32;
     for number in [received.as_secs() as u32, received.subsec_nanos(), length, length] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     out.extend_from_slice(&id.to_be_bytes());
-    out.extend_from_slice(&[frame.length(), flags, 0, 0]);
+    out.extend_from_slice(&[frame_length, flags, 0, 0]);
     out.extend_from_slice(data);
+}
+
+/// The longest record, in bytes.
+pub(crate) const PCAP_RECORD_MAX: usize = RECORD_HEADER_LENGTH + HEADER_LENGTH + DATA_MAX;
+
+/// Seconds, nanoseconds, captured length, length.
+const RECORD_HEADER_LENGTH: usize = 16;
+
+/// What is at a place of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PcapRecord {
+    /// A record of so many bytes.
+    Whole(usize),
+    /// Nothing, or the beginning of a record that the bytes end in.
+    Cut,
+    /// No record of ours.
+    Invalid,
+}
+
+/// What the bytes begin with, if a record begins there.
+pub(crate) fn pcap_record(bytes: &[u8]) -> PcapRecord {
+    let number = |at: usize| {
+        let field = bytes.get(at..at + 4)?;
+        Some(field.iter().rev().fold(0u32, |number, &byte| number << 8 | u32::from(byte)))
+    };
+    let (nanos, captured, length) = (number(4), number(8), number(12));
+    let is_length = |length: u32| (HEADER_LENGTH..=HEADER_LENGTH + DATA_MAX).contains(&(length as usize));
+    if nanos.is_some_and(|nanos| nanos >= 1_000_000_000)
+        || captured.is_some_and(|captured| !is_length(captured))
+        || length.is_some_and(|length| Some(length) != captured)
+    {
+        return PcapRecord::Invalid;
+    }
+    match length.map(|length| RECORD_HEADER_LENGTH + length as usize) {
+        Some(size) if size <= bytes.len() => PcapRecord::Whole(size),
+        _ => PcapRecord::Cut,
+    }
 }

@@ -41,6 +41,7 @@ pub(crate) struct Stats {
 /// Prints the datagrams of the stream.
 pub(crate) struct Printer {
     encoder: Encoder,
+    preamble: &'static [u8],
     /// What the current datagram becomes on stdout.
     output: Vec<u8>,
     spool: Arc<Spool>,
@@ -50,17 +51,17 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    /// Prints `count` datagrams, or frames in the formats that have them; without it, everything.
-    pub fn new(encoder: Encoder, count: Option<NonZeroU64>, spool: Arc<Spool>) -> Printer {
+    /// Prints `count` datagrams, or frames in the formats that have them; without it, everything. `preamble` precedes
+    /// them.
+    pub fn new(encoder: Encoder, preamble: &'static [u8], count: Option<NonZeroU64>, spool: Arc<Spool>) -> Printer {
         let stats = Stats { frames: encoder.has_frames().then_some(0), ..Stats::default() };
-        Printer { encoder, output: Vec::new(), spool, remaining: count.map_or(u64::MAX, u64::from), stats }
+        Printer { encoder, preamble, output: Vec::new(), spool, remaining: count.map_or(u64::MAX, u64::from), stats }
     }
 
     /// Enqueues what precedes all data.
     pub fn begin(&mut self) {
-        let header = self.encoder.header();
-        if !header.is_empty() {
-            let _ = self.spool.push(header, 0);
+        if !self.preamble.is_empty() {
+            let _ = self.spool.push(self.preamble, 0);
         }
     }
 

@@ -1,12 +1,11 @@
 //! The thread that writes to stdout.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use crate::output::record::Record;
 use crate::output::spool::Spool;
 
 /// The thread that writes to stdout.
@@ -18,16 +17,20 @@ impl StdoutThread {
     ///
     /// # Errors
     ///
-    /// Stdout is closed, or the system cannot start a thread.
+    /// The system cannot start a thread.
     pub fn start(
+        mut record: Record,
         spool: Arc<Spool>,
         after_write: impl FnMut() + Send + 'static,
         on_failure: impl FnOnce() + Send + 'static,
     ) -> io::Result<Receiver<io::Result<()>>> {
-        let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let (result, receiver) = mpsc::sync_channel(1);
         thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-            let written = spool.drain_to(&mut stdout, after_write).map_err(|failure| failure.error);
+            let written = spool.drain_to(&mut record, after_write).map_err(|failure| {
+                let (written, error) = record.on_failure(failure);
+                spool.add_written(written);
+                error
+            });
             let failed = written.is_err();
             let _ = result.send(written);
             if failed {
