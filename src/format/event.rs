@@ -45,3 +45,6 @@ impl ControllerEvent<'_> {
         (!text.is_empty()).then_some(ControllerEvent { channel, change, text })
     }
 }
+
+#[cfg(test)]
+mod tests;
