@@ -33,6 +33,7 @@ mod lossy_network;
 mod options;
 mod random_faults;
 mod readme;
+mod record;
 mod shutdown;
 mod silence;
 mod stop;
