@@ -11,4 +11,5 @@ mod simulator;
 
 mod namespaces;
 mod recipes;
+mod record;
 mod socketcan;
