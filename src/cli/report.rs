@@ -63,7 +63,7 @@ impl Report {
     /// Whether a user who wants quiet must see the line.
     pub fn has_losses(&self) -> bool {
         let unwritten = if self.reader_is_gone() { 0 } else { self.unwritten() };
-        self.drops.count + self.stats.overflowed + self.stats.malformed_lines + unwritten > 0
+        self.drops.count + self.stats.overflowed + self.stats.malformed_lines + unwritten + self.messages_not_shown > 0
     }
 
     /// The failure of stdout, if it is one: a reader that went away is none.
