@@ -1,7 +1,7 @@
 //! Runs one session: handshake, stream, shutdown. Everything happens in one loop on the main thread, from the first `INIT`
 //! to the last `STOP`. [`Connection`] says what happened; here is what follows from it.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,6 +20,7 @@ use crate::cli::report::{BusState, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::signal::Terminal;
 use crate::cli::silence::Silence;
+use crate::format::Format;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::reply::{Line, Reply, has_only_replies, lines};
 use crate::gateway::{Command, Connection, Event, Failure, Outcome};
@@ -93,11 +94,13 @@ enum Stage {
 }
 
 impl<'a> Session<'a> {
-    fn new(mut resources: Resources<'a>, bus: Connection) -> Session<'a> {
+    fn new(mut resources: Resources<'a>, mut bus: Connection) -> Session<'a> {
         let started = bus.received_at();
         let ListenOptions { status_after, idle_timeout, .. } = *resources.options;
         resources.drops.reset();
         resources.printer.begin();
+        // A time stamp is the time of reading, and people read a terminal.
+        bus.set_moderated(resources.options.format == Format::Raw && !io::stdout().is_terminal());
         resources.messages.info(format_args!(
             "START sent to {} (channel {}); waiting for data (Ctrl-C to stop)",
             resources.gateway, resources.options.common.channel

@@ -201,6 +201,13 @@ impl Connection {
         self.driver.sequencer_ref().is_idle()
     }
 
+    /// Switches moderated receiving on or off; it is off at first. With it, datagrams that come shortly after one another are
+    /// read up to 4 ms later, many at a time, which costs less CPU time. What [`Connection::received_at`] says is then the
+    /// time of reading. While a command is in flight everything is read at once. Deadlines are kept.
+    pub fn set_moderated(&mut self, on: bool) {
+        self.driver.set_moderated(on);
+    }
+
     /// What the handshake has done to a bus that was running when it began.
     pub fn takeover(&self) -> Takeover {
         self.driver.sequencer_ref().takeover()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Command;
 use super::handshake::{Action, Failure, Sequencer};
+use super::moderation::Moderation;
 use super::reply::{Line, lines};
 use super::socket::{DATAGRAM_MAX, NetworkError};
 use super::transaction::Outcome;
@@ -108,6 +109,10 @@ pub(crate) struct Driver<T> {
     woken_is_reported: bool,
     network_error: Option<NetworkError>,
     handshake_frames: u64,
+    receive_buffer: usize,
+    moderation: Option<Moderation>,
+    /// How long to rest before the next read. Reads do not block while there is one.
+    rest: Option<Duration>,
 }
 
 /// Reading without blocking what was there when it began.
@@ -138,7 +143,15 @@ impl<T: Transport> Driver<T> {
             woken_is_reported: false,
             network_error: None,
             handshake_frames: 0,
+            receive_buffer,
+            moderation: None,
+            rest: None,
         }
+    }
+
+    /// Switches moderated receiving on or off: see [`Connection::set_moderated`](super::Connection::set_moderated).
+    pub fn set_moderated(&mut self, on: bool) {
+        self.moderation = on.then(|| Moderation::new(self.receive_buffer));
     }
 
     /// The state machine, to begin something.
@@ -288,6 +301,15 @@ impl<T: Transport> Driver<T> {
         if self.catching_up.is_some() {
             return;
         }
+        if let Some(rest) = self.rest.take() {
+            if self.may_rest() {
+                let rest = deadline.map_or(rest, |deadline| rest.min(deadline.saturating_duration_since(self.now)));
+                self.transport.sleep(rest);
+                self.now = self.transport.now();
+            }
+            self.catching_up = Some(CatchingUp { began: self.now, left: self.max_queued_datagrams });
+            return;
+        }
         // A socket that is shut down ignores read timeouts.
         if self.woken_is_reported || deadline.is_some_and(|deadline| deadline <= self.now) {
             let _ = self.transport.set_nonblocking(true);
@@ -305,18 +327,42 @@ impl<T: Transport> Driver<T> {
 
     /// Advances the clock when everything has been read that was there when a read without blocking began.
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
-        let Some(catching_up) = &mut self.catching_up else { return };
+        let Some(catching_up) = &mut self.catching_up else {
+            if received.is_ok() {
+                self.moderate(self.now, 1);
+                if self.rest.is_some() {
+                    let _ = self.transport.set_nonblocking(true);
+                }
+            }
+            return;
+        };
         catching_up.left -= 1;
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         if is_empty || catching_up.left == 0 {
-            self.read_up_to = catching_up.began;
+            let CatchingUp { began, left } = *catching_up;
+            self.read_up_to = began;
             self.catching_up = None;
-            if !self.woken_is_reported {
+            self.moderate(began, self.max_queued_datagrams - left - usize::from(is_empty));
+            if self.rest.is_some() {
+                // The next read does not block either.
+            } else if !self.woken_is_reported {
                 let _ = self.transport.set_nonblocking(false);
             } else if is_empty {
                 self.transport.sleep(SPIN_BACKOFF);
             }
         }
+    }
+
+    /// Everything that arrived before `now` has been read, `datagrams` since the last time.
+    fn moderate(&mut self, now: Instant, datagrams: usize) {
+        let may_rest = self.may_rest();
+        let rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(now, datagrams));
+        self.rest = rest.filter(|_| may_rest);
+    }
+
+    /// An answer and a waker are not kept waiting.
+    fn may_rest(&self) -> bool {
+        self.stage == Stage::Streaming && self.sequencer.is_idle() && !self.transport.is_woken()
     }
 }
 

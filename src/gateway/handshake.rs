@@ -1,5 +1,5 @@
 //! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. How one
-//! command is carried out is the business of [`transaction`](super::transaction). The sequencer is told the time and
+//! command is carried out is the business of `transaction`. The sequencer is told the time and
 //! what was read, and answers what to send and when to call it again. No socket, no clock, no thread.
 //!
 //! # A refusal is believed only when it cannot come from an earlier copy or state

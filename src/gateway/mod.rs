@@ -17,6 +17,7 @@ mod connection;
 mod driver;
 pub(crate) mod drops;
 pub mod handshake;
+mod moderation;
 pub mod reply;
 pub(crate) mod socket;
 mod transaction;

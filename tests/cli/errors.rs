@@ -1,4 +1,4 @@
-//! Every way to fail ends with exit code 1 and one line on stderr that says what happened, to whom, and what to try.
+//! Promise: every failure ends with exit code 1 and one line on stderr that names what failed, the address, and a remedy.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn failure(target: &str, options: &[&str]) -> String {
     failed(&finished, "can-listen")
 }
 
-/// The one line of a program that has failed and said nothing on stdout.
+/// The only line of a program that has failed and printed nothing on stdout.
 #[track_caller]
 fn failed(finished: &Output, program: &str) -> String {
     assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{}", finished.stderr);
@@ -35,7 +35,7 @@ fn no_reply_error_names_command_target_and_attempts() {
     let target = gateway.target();
     let line = failure(&target, &["--timeout", "0.05", "--attempts", "3"]);
     assert_names(&line, &["no reply to CAN 1 INIT STD 250 ", &target, "3 attempts", "0.05 s"]);
-    assert_names(&line, &["answers from that very address and port"]);
+    assert_names(&line, &["that address and port"]);
     assert_eq!(gateway.commands(), ["CAN 1 INIT STD 250\n"; 3]);
 }
 
@@ -72,18 +72,12 @@ fn answer_from_another_port_is_no_reply() {
 
 #[test]
 fn refusal_error_names_command_target_and_text() {
-    for (command, words) in [
-        ("CAN 1 FILTER CLEAR", "R ERR 17 filter is locked"),
-        ("CAN 1 FILTER ADD STD 000 000", "r err 4 No Room For 000"),
-    ] {
-        let gateway = Gateway::builder().refuse(command, words).line_ending("\r\n").start();
-        // With attempts left: a refusal ends it at once.
-        let line = failure(&gateway.target(), &["--attempts", "100"]);
-        assert_names(&line, &[&format!("refused {command}: {words} "), &gateway.target()]);
-        let commands = gateway.commands();
-        assert_eq!(commands.last().map(String::as_str), Some(&*format!("{command}\n")));
-        assert_eq!(commands.iter().filter(|sent| sent.starts_with(command)).count(), 1);
-    }
+    let (command, text) = ("CAN 1 FILTER CLEAR", "r err 17 Filter Is Locked");
+    let gateway = Gateway::builder().refuse(command, text).line_ending("\r\n").start();
+    // With attempts left: this refusal is final.
+    let line = failure(&gateway.target(), &["--attempts", "100"]);
+    assert_names(&line, &[&format!("refused {command}: {text}"), &gateway.target()]);
+    assert_eq!(gateway.commands(), ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n"]);
 }
 
 #[test]
@@ -91,10 +85,7 @@ fn closed_port_is_named_after_the_last_attempt() {
     let closed = closed_port();
     let target = closed.local_addr().expect("it has one").to_string();
     let line = failure(&target, &["--timeout", "0.05", "--attempts", "2"]);
-    assert_names(
-        &line,
-        &["no reply to CAN 1 INIT STD 250 ", "2 attempts", "0.05 s", "the port is closed there", &target],
-    );
+    assert_names(&line, &["no reply to CAN 1 INIT STD 250 ", "2 attempts", "0.05 s", "closed", &target]);
 }
 
 #[test]
@@ -114,10 +105,10 @@ fn port_that_opens_during_the_attempts_is_no_failure() {
 fn port_in_use_error_shows_how_to_find_the_owner() {
     let gateway = Gateway::start();
     let foreign = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    let taken = foreign.local_addr().expect("it has one");
-    let arguments = ["--target", &gateway.target(), "--bind", &taken.to_string()];
+    let in_use = foreign.local_addr().expect("it has one");
+    let arguments = ["--target", &gateway.target(), "--bind", &in_use.to_string()];
     let line = failed(&run(&mut can_listen_plain(arguments)), "can-listen");
-    let port = taken.port();
+    let port = in_use.port();
     assert_names(&line, &[&format!("port {port} is already in use"), &format!("ss -aunp sport = :{port}")]);
     assert_eq!(gateway.commands(), [""; 0]);
 }
@@ -176,7 +167,7 @@ fn lack_of_memory_is_an_error_before_init() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -v 60000; exec \"$@\"", "sh"]).args(command_line(&listen));
     let line = failed(&run(&mut limited), "can-listen");
-    assert_names(&line, &["not enough memory for the spool", "ulimit -v"]);
+    assert_names(&line, &["not enough memory", "ulimit -v"]);
     assert_eq!(gateway.commands(), [""; 0]);
 }
 

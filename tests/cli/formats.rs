@@ -1,10 +1,12 @@
-//! `--format candump` and `--format influx`, line by line: what the gateway sends and what is printed for it, and where
-//! everything goes that is no frame.
+//! Promise: `--format` candump, influx and pcap print every frame as their readers expect it; a line that is no frame goes
+//! to stderr or is counted.
 
 use std::fs::File;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::programs::{Output, Running, can_listen, start, start_with, terminal, wait_until, wait_until_shared};
+use crate::programs::{
+    Output, Running, can_listen, messages_of_stream, start, start_with, terminal, wait_until, wait_until_shared,
+};
 use crate::simulator::Gateway;
 use can_udp::format::frame::Frame;
 use can_udp::format::{Influx, candump, pcap};
@@ -26,7 +28,7 @@ impl Session {
         Session { gateway, listener }
     }
 
-    /// Ends the listener once it has taken all that was sent, and takes away what shows that it has.
+    /// Ends the listener when it has printed everything that was sent. The last frame, which shows that, is removed.
     #[track_caller]
     fn end(self) -> Output {
         self.gateway.send("M 4 CED 1FFFFFFE FF\n");
@@ -41,7 +43,7 @@ impl Session {
     }
 }
 
-/// What becomes of these datagrams.
+/// The output and messages of a session that receives these datagrams.
 #[track_caller]
 fn printed(format: &str, datagrams: &[&[u8]]) -> Output {
     let session = Session::start(format);
@@ -51,7 +53,7 @@ fn printed(format: &str, datagrams: &[&[u8]]) -> Output {
     session.end()
 }
 
-/// A line of candump's without its time, which must be one.
+/// A line of candump output without its time, whose format is checked.
 #[track_caller]
 fn without_time(line: &str) -> &str {
     let (time, rest) = line.strip_prefix('(').and_then(|line| line.split_once(") ")).expect(line);
@@ -73,15 +75,16 @@ fn point(line: &str) -> (&str, u64) {
 fn candump_is(datagrams: &[&[u8]], expected: &[&str]) {
     let finished = printed("candump", datagrams);
     assert_eq!(finished.text().lines().map(without_time).collect::<Vec<_>>(), expected);
-    assert_eq!(finished.stderr.lines().count(), 2, "nothing but the beginning and the report: {finished:?}");
+    assert_eq!(messages_of_stream(&finished.stderr), [""; 0]);
     assert!(!finished.stderr.contains("malformed"), "{finished:?}");
 }
 
-/// What the report says after the losses and before the way to halt the bus.
+/// What the report says after the losses and before the state of the bus.
 fn after_losses(finished: &Output) -> &str {
-    let report = finished.stderr.lines().last().expect("a report");
-    let (_, rest) = report.split_once("in the spool").expect("a report");
-    rest.split_once("; the bus still runs").expect("a report").0
+    let (_, report) = finished.stderr.split_once(" in the kernel, ").expect("a report");
+    let (_, rest) = report.split_once(" in the output buffer").expect("a report");
+    let end = rest.find("; the bus").or(rest.find('\n')).expect("a report");
+    &rest[..end]
 }
 
 #[test]
@@ -164,11 +167,10 @@ fn candump_shows_all_frames_of_a_datagram() {
         text.lines().map(without_time).collect::<Vec<_>>(),
         ["can1 001#01", "can2 00000002##102", "can1 003#R1", "can1 004#"]
     );
-    let said: Vec<&str> = finished.stderr.lines().collect();
-    let expected =
-        ["can-listen: the gateway reports: E 1 BUSOFF", "can-listen: the gateway refused a command: R ERR 5 busy"];
-    assert_eq!(said[1..3], expected);
-    assert_eq!(said.len(), 4, "{finished:?}");
+    let messages = messages_of_stream(&finished.stderr);
+    assert_eq!(messages.len(), 2, "{finished:?}");
+    assert!(messages[0].ends_with("the gateway reports: E 1 BUSOFF"), "{finished:?}");
+    assert!(messages[1].ends_with("the gateway refused a command: R ERR 5 busy"), "{finished:?}");
     assert_eq!(after_losses(&finished), "");
 }
 
@@ -230,7 +232,7 @@ fn influx_makes_a_point_of_every_kind_of_frame() {
     ];
     let expected = expected.map(|line| line.replace("{device}", &device));
     assert_eq!(text.lines().map(|line| point(line).0).collect::<Vec<_>>(), expected);
-    assert_eq!(finished.stderr.lines().count(), 2, "{finished:?}");
+    assert_eq!(messages_of_stream(&finished.stderr), [""; 0]);
 }
 
 #[test]
@@ -341,11 +343,10 @@ fn malformed_lines_are_counted_and_not_printed() {
         assert!(text.lines().all(|line| line.contains("can1 123#77") || line.contains(",b0=119i ")), "{text}");
         assert_eq!(after_losses(&finished), "; 30 malformed lines left out");
         // The first one only is shown.
-        let said: Vec<&str> = finished.stderr.lines().collect();
-        assert_eq!(said.len(), 3, "{finished:?}");
+        let messages = messages_of_stream(&finished.stderr);
         let expected =
             "can-listen: malformed line (bad data byte), left out; more will only be counted: M 1 CSD 100 5G";
-        assert_eq!(said[1], expected);
+        assert_eq!(messages, [expected]);
     }
 }
 
@@ -376,11 +377,8 @@ fn malformed_line_is_shown_escaped_and_cut() {
     let line = [b"M 1 CSD 100 \x1B[2J\xFF ".as_slice(), &[b'x'; 400]].concat();
     let finished = printed("candump", &[&line]);
     let shown = format!("M 1 CSD 100 \\x1B[2J\\xFF {}...", "x".repeat(200 - 18));
-    let said = finished.stderr.lines().nth(1).expect("words");
-    assert_eq!(
-        said,
-        format!("can-listen: malformed line (bad data byte), left out; more will only be counted: {shown}")
-    );
+    let expected = format!("can-listen: malformed line (bad data byte), left out; more will only be counted: {shown}");
+    assert_eq!(messages_of_stream(&finished.stderr), [expected]);
     assert_eq!(after_losses(&finished), "; 1 malformed line left out");
 }
 
@@ -389,17 +387,17 @@ fn events_and_refusals_go_to_stderr() {
     for format in ["candump", "influx"] {
         let session = Session::start(format);
         session.gateway.send("E 1 BUSOFF\n");
-        session.listener.wait_for_stderr("can-listen: the gateway reports: E 1 BUSOFF\n");
+        session.listener.wait_for_stderr("the gateway reports: E 1 BUSOFF\n");
         session.gateway.send("E 1 ERRORWARNING SET\r\nR ok\r\n");
-        session.listener.wait_for_stderr("can-listen: the gateway reports: E 1 ERRORWARNING SET\n");
+        session.listener.wait_for_stderr("the gateway reports: E 1 ERRORWARNING SET\n");
         session.gateway.send("e 1 errorwarning \x1b reset\r");
-        session.listener.wait_for_stderr("can-listen: the gateway reports: e 1 errorwarning \\x1B reset\n");
+        session.listener.wait_for_stderr("the gateway reports: e 1 errorwarning \\x1B reset\n");
         session.gateway.send("r  OK\n");
         session.gateway.send("r err 12 Busy\n");
-        session.listener.wait_for_stderr("can-listen: the gateway refused a command: r err 12 Busy\n");
+        session.listener.wait_for_stderr("the gateway refused a command: r err 12 Busy\n");
         let finished = session.end();
         assert_eq!(finished.text(), "");
-        assert_eq!(finished.stderr.lines().count(), 6, "{finished:?}");
+        assert_eq!(messages_of_stream(&finished.stderr).len(), 4, "{finished:?}");
         assert_eq!(after_losses(&finished), "");
     }
 }

@@ -1,5 +1,5 @@
-//! The stream of a session: nothing is lost to a slow reader, what is lost is counted and said, memory stays bounded,
-//! and idle means idle.
+//! Promise: a slow reader costs no datagram until the output buffer is full, every loss is counted and reported, memory
+//! stays bounded, and an idle session does not use the processor.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use crate::programs::{
 use crate::simulator::Gateway;
 use nix::sys::signal::Signal;
 
-/// A session whose stdout nobody reads yet, and its address.
+/// A session whose stdout is not read yet, and its address.
 fn unread_session(gateway: &Gateway) -> (Running, ChildStdout, SocketAddr) {
     let (listener, unread) = start_unread(&mut can_listen(["--target", &gateway.target()]));
     listener.wait_for_stderr("START sent");
@@ -27,7 +27,7 @@ fn unread_session(gateway: &Gateway) -> (Running, ChildStdout, SocketAddr) {
 fn reader_that_pauses_loses_nothing() {
     let gateway = Gateway::start();
     let (mut listener, unread, address) = unread_session(&gateway);
-    // Whoever waited for the reader would never take them all.
+    // A program that waited for its reader would never read them all.
     send_at_the_pace_of(address, (0..20_000).map(frame), |datagram| gateway.send(datagram));
     listener.read_on(unread);
     listener.wait_for_lines(20_001);
@@ -47,7 +47,7 @@ fn large_frame(number: u32) -> Vec<u8> {
     frame
 }
 
-/// Reads large frames in a thread, and hands on their numbers; pauses while nobody takes them. Each must be whole.
+/// Reads large frames, which must be complete, in a thread and sends their numbers over a channel without a buffer.
 fn read_large_frames(stdout: ChildStdout) -> Receiver<u32> {
     let (numbers, received) = mpsc::sync_channel(0);
     let mut stdout = BufReader::new(stdout);
@@ -91,8 +91,8 @@ fn full_output_buffer_drops_whole_datagrams() {
     while !listener.stderr_so_far().contains("datagrams are being lost") {
         send(8);
     }
-    // As the reader goes on, the writer comes to have a full buffer in its hands, and another one fills up behind it: the
-    // most there can be. How much the writer held before is a matter of chance, so this may take more than one turn.
+    // As the reader continues, the writer swaps in a full buffer, and another one fills up behind it: the maximum. How
+    // much the writer held before is a matter of chance, so this may take several rounds.
     let numbers = read_large_frames(unread);
     let next = || numbers.recv_timeout(TEST_TIMEOUT).expect("whole frames come");
     let mut printed: Vec<u32> = Vec::new();
@@ -149,7 +149,7 @@ fn kernel_drops_are_announced_and_counted() {
     overflow();
     // Drops are looked up while datagrams arrive.
     let mut later = 0;
-    wait_until("the user to be told", || {
+    wait_until("the warning", || {
         gateway.send(format!("later {later}\n"));
         listener.wait_for_stdout(&format!("later {later}\n"));
         later += 1;
@@ -178,7 +178,7 @@ fn kernel_drops_are_unknown_without_proc() {
     let ended = run(&mut command);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(ended.stderr.contains("lost: unknown"), "{ended:?}");
-    assert!(ended.stderr.contains("in the kernel, 0 in the spool"), "{ended:?}");
+    assert!(ended.stderr.contains("in the kernel, 0 in the output buffer"), "{ended:?}");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn count_ends_a_session_after_that_many_lines() {
     }
 }
 
-/// How often the threads of a process were taken from a processor; `None` while one is running.
+/// The number of context switches of a process's threads; `None` while one of them is running.
 fn switches_of_the_idle(listener: &Running) -> Option<u64> {
     let mut switches = 0;
     for thread in fs::read_dir(format!("/proc/{}/task", listener.id())).expect("the process exists") {
@@ -211,14 +211,14 @@ fn switches_of_the_idle(listener: &Running) -> Option<u64> {
 fn threads_sleep_after_the_notice_of_a_silent_bus() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
-    listener.wait_for_stderr("nothing has arrived for ");
+    listener.wait_for_stderr("no data for ");
     let mut before = None;
     wait_until("threads that sleep", || {
         before = switches_of_the_idle(&listener);
         before.is_some()
     });
     thread::sleep(Duration::from_secs(2));
-    assert_eq!(switches_of_the_idle(&listener), before, "somebody woke up");
+    assert_eq!(switches_of_the_idle(&listener), before, "a thread woke up");
     assert!(before > Some(0));
 }
 
@@ -243,6 +243,6 @@ fn threads_sleep_between_start_and_the_first_status() {
     thread::sleep(Duration::from_millis(100));
     let before = switches_of_the_idle(&listener);
     thread::sleep(Duration::from_secs(3));
-    assert_eq!(switches_of_the_idle(&listener), before, "somebody woke up");
+    assert_eq!(switches_of_the_idle(&listener), before, "a thread woke up");
     assert!(before > Some(0));
 }

@@ -1,4 +1,4 @@
-//! What the gateway sends cannot play tricks on a terminal, and is left alone everywhere else.
+//! Promise: nothing that the gateway sends can control a terminal; pipes and files receive it unchanged.
 
 use std::fs::File;
 
@@ -6,7 +6,7 @@ use crate::programs::{Output, can_listen, start, start_with, terminal};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
-/// Every byte there is, and at the end a newline.
+/// Every byte value once, newline last. Carriage return is followed by another byte, so it is no line end.
 fn all_bytes() -> Vec<u8> {
     let but_newline = (0..=255).filter(|&byte| byte != b'\n');
     but_newline.chain([b'\n']).collect()
@@ -51,6 +51,13 @@ fn terminal_shows_control_bytes_in_hexadecimal() {
 }
 
 #[test]
+fn crlf_is_a_line_end_on_a_terminal() {
+    let shown = printed(&[b"M 1 CSD 100 55\r\nM 1 CSD 100 66\r\n", b"cut\rhere\r\n"], true);
+    let shown = String::from_utf8(shown).expect("nothing but ASCII").replace("\r\n", "\n");
+    assert_eq!(shown, "R ok\nM 1 CSD 100 55\nM 1 CSD 100 66\ncut\\x0Dhere\nthe end\n");
+}
+
+#[test]
 fn pipe_receives_every_byte_unchanged() {
     let expected = [b"R ok\n\x1B[2J\r\n", &all_bytes()[..], b"the end\n"].concat();
     assert_eq!(printed(&[b"\x1B[2J\r\n", &all_bytes()], false), expected);
@@ -76,10 +83,10 @@ fn assert_harmless(ended: &Output) {
 
 #[test]
 fn gateway_text_on_stderr_is_escaped_and_cut() {
-    let words = CLEAR.0.to_owned() + &"x".repeat(300);
+    let text = CLEAR.0.to_owned() + &"x".repeat(300);
     let shown = CLEAR.1.to_owned() + &"x".repeat(188);
     for command in ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n", "CAN 1 START\n"] {
-        let gateway = Gateway::builder().refuse(command, &words).start();
+        let gateway = Gateway::builder().refuse(command, &text).start();
         let listener = start(&mut can_listen(["--verbose", "--target", &gateway.target()]));
         let ended = listener.wait();
         assert_eq!(ended.code(), Some(1), "{ended:?}");

@@ -408,6 +408,17 @@ pub fn reported_lost(stderr: &str) -> (u64, u64) {
     counts.unwrap_or_else(|| panic!("no report on stderr: {stderr:?}"))
 }
 
+/// The lines of stderr between the one that says that START was sent and the report.
+pub fn messages_of_stream(stderr: &str) -> Vec<&str> {
+    let lines = stderr.lines().skip_while(|line| !line.contains("START sent")).skip(1);
+    lines.take_while(|line| !line.contains("lost: ")).collect()
+}
+
+/// Whether a failure is reported as one whose effect is unknown.
+pub fn is_in_doubt(stderr: &str) -> bool {
+    ["may be running", "may still run", "may still be running", "in doubt"].iter().any(|doubt| stderr.contains(doubt))
+}
+
 /// A terminal that closes when its master is dropped, and the path of its slave.
 pub fn terminal() -> (PtyMaster, String) {
     // Unlike that of openpty(3), this master is not inherited by the programs that tests start.

@@ -285,7 +285,12 @@ fn run(seed: u64, tally: &mut Tally) -> Result<(), String> {
     let mut wake = None;
     let mut stops_before = None;
     let mut has_started = false;
+    let mut status_is_due = false;
     while world.borrow().now < end {
+        if status_is_due && driver.sequencer().is_idle() {
+            status_is_due = false;
+            driver.sequencer().request_status();
+        }
         match driver.next_event(wake) {
             Event::Sent { command: START, left: true, .. } => {
                 if has_started {
@@ -297,11 +302,7 @@ fn run(seed: u64, tally: &mut Tally) -> Result<(), String> {
                 (has_started, tally.started) = (true, tally.started + 1);
                 wake = Some(driver.received_at() + stop_after);
             }
-            Event::Completed { command: START, .. } => {
-                if asks && driver.sequencer().is_idle() {
-                    driver.sequencer().request_status();
-                }
-            }
+            Event::Completed { command: START, .. } => status_is_due = asks,
             Event::Timeout => {
                 wake = None;
                 stops_before = Some(world.borrow().stops_carried_out);

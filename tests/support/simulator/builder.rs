@@ -68,6 +68,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// A device with a past, as it is.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
     /// The number of CAN ports, 4 by default. Commands for others are refused with error 12.
     pub fn ports(mut self, ports: u8) -> Self {
         assert!((1..=MAX_PORTS).contains(&ports), "{ports} ports");
