@@ -110,13 +110,14 @@ impl Messages {
         if let Some(summary) = state.limiter.take_summary(now) {
             self.enqueue(&mut state, summary, CAPACITY);
         }
+        let summary_at = state.limiter.summary_at();
         if state.limiter.admits(now, text) {
             self.enqueue(&mut state, message, GATEWAY_CAPACITY);
             return;
         }
         state.not_shown += 1;
-        if state.not_shown == state.reported + 1 {
-            // The thread does not know yet when the summary is due.
+        if summary_at.is_none() {
+            // The thread waits for messages, and not yet for the time of the summary.
             self.queue.changed.notify_all();
         }
     }
