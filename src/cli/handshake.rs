@@ -20,7 +20,8 @@ pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> 
         match bus.next_event(terminal.needs_polling().then_some(next_terminal_check)) {
             Event::Early(datagram) => {
                 for line in lines(datagram).filter(|line| !matches!(Line::classify(line), Line::Frame(_))) {
-                    messages.debug_from_gateway(format_args!("received {}", escape_truncated(line)));
+                    let text = escape_truncated(line);
+                    messages.debug_from_gateway(&text, format_args!("received {text}"));
                 }
             }
             Event::Sent { command, attempt, left } => {

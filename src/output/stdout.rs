@@ -46,7 +46,7 @@ impl StdoutThread {
                 let now = Instant::now();
                 if now >= next_look && !self.waker.is_woken() {
                     next_look = now + LOOK_EVERY;
-                    let drops = self.drops.count();
+                    let drops = self.drops.check();
                     if drops.count > 0 && !drops_are_told {
                         drops_are_told = true;
                         self.tell_of_drops();
