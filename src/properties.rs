@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::cli::address::{LocalAddr, Target};
 use crate::cli::options::ListenOptions;
-use crate::format::frame::{Frame, Id, Kind};
-use crate::format::{Aside, Format, Formatter, Influx, candump};
+use crate::format::frame::{Frame, FrameKind, Id};
+use crate::format::{Diagnostic, Encoder, Format, InfluxWriter, write_candump};
 use crate::gateway::command::{BitRate, Command, Filter};
 use crate::gateway::reply::{Line, Reply, lines, replies};
 use clap::Parser;
@@ -70,7 +70,7 @@ struct Spelling {
 fn spelling() -> impl Strategy<Value = Spelling> {
     let gap = select(vec![" ", "  ", "\t", "     ", " \t "]);
     let around = select(vec!["", " ", "  ", "\t"]);
-    let end = select(vec!["\n", "\r", "\r\n", "\\n", " \r\n", "\n\n"]);
+    let end = select(vec!["\n", "\r", "\r\n", "\\n", "\\r", "\\r\\n", " \r\n", "\n\n"]);
     let case = prop_oneof![Just(vec![false]), Just(vec![true]), vec(any::<bool>(), 1..20)];
     (case, vec(gap, 1..6), (around.clone(), around), 1..=8usize, 1..=2usize, end).prop_map(
         |(lower, gaps, around, id_digits, dlc_digits, end)| Spelling {
@@ -198,7 +198,7 @@ fn plain_lines(datagram: &[u8]) -> Vec<&[u8]> {
     while at < datagram.len() {
         let length = match &datagram[at..] {
             [b'\n' | b'\r', ..] => 1,
-            [b'\\', b'n', ..] => 2,
+            [b'\\', b'n' | b'r', ..] => 2,
             _ => 0,
         };
         if length > 0 {
@@ -271,27 +271,28 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
 
 struct Written {
     out: Vec<u8>,
-    asides: usize,
+    diagnostics: usize,
 }
 
 /// What a datagram becomes; asserts that its buffer is no larger than growing by doubling makes it.
 fn write(format: Format, escape: bool, datagram: &[u8]) -> Written {
     let mut out = Vec::new();
-    let (mut asides, mut aside_bytes) = (0, 0);
-    Formatter::new(format, DEVICE, escape).write(
+    let (mut diagnostics, mut diagnostic_bytes) = (0, 0);
+    Encoder::new(format, DEVICE, escape).write(
         datagram,
         || NOW,
         u64::MAX,
         &mut out,
-        |aside| {
-            let (Aside::Refusal(line) | Aside::Event(line) | Aside::Malformed(line, _)) = aside;
-            asides += 1;
-            aside_bytes += line.len();
+        |diagnostic| {
+            let (Diagnostic::Refusal(line) | Diagnostic::Event { line, .. } | Diagnostic::Malformed(line, _)) =
+                diagnostic;
+            diagnostics += 1;
+            diagnostic_bytes += line.len();
         },
     );
     assert!(out.capacity() <= (2 * out.len()).max(8), "{} bytes for {}", out.capacity(), out.len());
-    assert!(aside_bytes <= datagram.len());
-    Written { out, asides }
+    assert!(diagnostic_bytes <= datagram.len());
+    Written { out, diagnostics }
 }
 
 fn text_lines(out: &[u8]) -> Vec<&str> {
@@ -340,19 +341,20 @@ proptest! {
     }
 
     /// The shortest line that makes a frame, `M 1 FED 0`, is 9 bytes and a line end, and becomes 37 in candump's format
-    /// and 97 in InfluxDB's with this device (if it begins with `M 1 N`).
+    /// and 97 in InfluxDB's with this device (if it begins with `M 1 N`). The shortest event, `E 1 x`, is 5 and becomes 67.
     #[test]
     fn any_datagram_decoded_is_bounded_and_every_line_of_it_accounted_for(datagram in datagram()) {
         let quiet = replies(&datagram).filter(|&reply| reply == Reply::Ok).count();
         let lines = lines(&datagram).count();
         for (format, longest, read) in [
             (Format::Candump, 37, read_candump as fn(&str) -> Option<(u128, Known)>),
-            (Format::Influx, 97, read_influx),
+            (Format::Influx, 112, read_influx),
         ] {
-            let Written { out, asides } = write(format, false, &datagram);
+            let Written { out, diagnostics } = write(format, false, &datagram);
             prop_assert!(out.len() <= (datagram.len() + 1) * longest / 10, "{} from {}", out.len(), datagram.len());
             let frames = text_lines(&out);
-            prop_assert_eq!(frames.len() + asides + quiet, lines);
+            let frames: Vec<&str> = frames.into_iter().filter(|line| !line.starts_with("can_event,")).collect();
+            prop_assert_eq!(frames.len() + diagnostics + quiet, lines);
             for line in frames {
                 prop_assert!(read(line).is_some(), "{:?}", line);
             }
@@ -364,7 +366,7 @@ proptest! {
         for line in lines(&datagram).chain([&datagram[..]]) {
             let Ok(frame) = Frame::parse(line) else { continue };
             let mut out = Vec::new();
-            candump(&frame, NOW, &mut out);
+            write_candump(&frame, NOW, &mut out);
             let (_, known) = read_candump(text_lines(&out)[0]).expect("a line of candump");
             let plain = Spelling {
                 lower: vec![false], gaps: vec![" "], around: ("", ""), id_digits: 1, dlc_digits: 1, end: "",
@@ -386,8 +388,8 @@ proptest! {
             (Format::Influx, read_influx),
         ] {
             let mut out = Vec::new();
-            let nothing = |aside: Aside<'_>| panic!("{aside:?}");
-            Formatter::new(format, DEVICE, false).write(datagram.as_bytes(), || received, u64::MAX, &mut out, nothing);
+            let nothing = |diagnostic: Diagnostic<'_>| panic!("{diagnostic:?}");
+            Encoder::new(format, DEVICE, false).write(datagram.as_bytes(), || received, u64::MAX, &mut out, nothing);
             let printed = text_lines(&out);
             prop_assert_eq!(printed.len(), frames.len());
             for (line, (place, (known, _))) in printed.iter().zip(frames.iter().enumerate()) {
@@ -408,9 +410,9 @@ proptest! {
         let text = known.spelled(&spelling);
         let frame = Frame::parse(lines(text.as_bytes()).next().expect("a line")).expect("a frame");
         let (kind, length, data) = match known.content {
-            Content::Classic(data) => (Kind::Classic, data.len(), data),
-            Content::Remote(dlc) => (Kind::Remote, usize::from(dlc), vec![]),
-            Content::Fd { switch, data } => (Kind::Fd { bit_rate_switch: switch }, data.len(), data),
+            Content::Classic(data) => (FrameKind::Classic, data.len(), data),
+            Content::Remote(dlc) => (FrameKind::Remote, usize::from(dlc), vec![]),
+            Content::Fd { switch, data } => (FrameKind::Fd { bit_rate_switch: switch }, data.len(), data),
         };
         prop_assert_eq!(frame.channel(), known.channel);
         prop_assert_eq!(frame.id(), if known.extended { Id::Extended(known.id) } else { Id::Standard(known.id) });
@@ -439,7 +441,7 @@ proptest! {
     #[test]
     fn any_times_come_out_of_influx_increasing_unless_the_clock_was_set_back(steps in vec(-1_500_000_000..2_000_000_000i64, 1..50)) {
         let frame = Frame::parse(b"M 1 CSD 1").expect("a frame");
-        let mut influx = Influx::new(DEVICE);
+        let mut influx = InfluxWriter::new(DEVICE);
         let (mut clock, mut last) = (1_000_000_000_000u64, 0u64);
         for step in steps {
             clock = clock.saturating_add_signed(step);
@@ -458,7 +460,7 @@ proptest! {
     #[test]
     fn any_device_name_is_at_most_doubled(device in any::<String>()) {
         let mut out = Vec::new();
-        Influx::new(&device).write(&Frame::parse(b"M 1 CED 0").expect("a frame"), NOW, &mut out);
+        InfluxWriter::new(&device).write(&Frame::parse(b"M 1 CED 0").expect("a frame"), NOW, &mut out);
         prop_assert!(out.len() <= 69 + 2 * device.len());
     }
 
@@ -569,4 +571,5 @@ fn the_bounds_are_reached_and_no_tighter_ones_would_hold() {
     assert_eq!(write(Format::Raw, true, &[0xFF; 1000]).out.len(), 4001);
     assert_eq!(write(Format::Candump, false, &datagram("M 1 FED 0\n")).out.len(), 3700);
     assert_eq!(write(Format::Influx, false, &datagram("M 1 NED 0\n")).out.len(), 9700);
+    assert_eq!(write(Format::Influx, false, &datagram("E 1 x\n")).out.len(), 6700);
 }

@@ -1,12 +1,14 @@
 //! Every hint and remedy: turns a fact into help. The only place that names options in a hint.
 
 mod failure;
+mod record;
 mod silence;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 pub(crate) use failure::{failure, takeover};
+pub(crate) use record::{record_error, record_start};
 pub(crate) use silence::{controller_state, silence};
 
 use crate::cli::address::DEFAULT_PORT;

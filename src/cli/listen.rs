@@ -9,18 +9,20 @@ use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 
 use crate::cli::advice;
+use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
 use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::ListenOptions;
 use crate::cli::session::{self, Resources};
 use crate::cli::shutdown::Shutdown;
 use crate::cli::signal::{self, Signal, Terminal};
-use crate::format::Format;
+use crate::format::{Encoder, Format};
 use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
 use crate::output::printer::Printer;
+use crate::output::record::{Record, RecordStart};
 use crate::output::spool::Spool;
-use crate::output::stdout::{LARGER_BUFFER, StdoutThread};
+use crate::output::stdout::StdoutThread;
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away), or
 /// fails; tells what to leave with. What there is to say has been said on stderr.
@@ -56,15 +58,15 @@ pub fn run(options: &ListenOptions) -> ExitCode {
             String::new()
         };
         stderr.debug(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
-        let writer = StdoutThread {
-            spool: Arc::clone(&spool),
-            waker: bus.waker(),
-            drops: Arc::clone(&drops),
-            receive_buffer: granted,
-            stderr: stderr.clone(),
-        };
-        let writer = writer.start().context("cannot write to stdout")?;
-        let printer = Printer::new(options, Arc::clone(&spool));
+        let record = open_record(options.format, stderr)?;
+        let preamble = record.preamble();
+        let waker = bus.waker();
+        let after_write = drop_check(Arc::clone(&drops), bus.waker(), granted, stderr.clone());
+        let writer = StdoutThread::start(record, Arc::clone(&spool), after_write, move || waker.wake())
+            .context("cannot write to stdout")?;
+        let device = options.common.target.to_string();
+        let encoder = Encoder::new(options.format, &device, io::stdout().is_terminal());
+        let printer = Printer::new(encoder, preamble, options.count, Arc::clone(&spool));
         let resources = Resources {
             options,
             gateway,
@@ -81,6 +83,17 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         spool.close();
         result
     })
+}
+
+/// Opens stdout, and reports how the session continues the file there.
+fn open_record(format: Format, messages: &Messages) -> anyhow::Result<Record> {
+    let record = Record::open(format).map_err(|error| anyhow!(advice::record_error(&error)))?;
+    match (record.start(), advice::record_start(record.start())) {
+        (RecordStart::Unreadable, Some(message)) => messages.debug(message),
+        (_, Some(message)) => messages.warn(message),
+        (_, None) => {}
+    }
+    Ok(record)
 }
 
 fn handle_signals(

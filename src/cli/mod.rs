@@ -3,6 +3,7 @@
 pub mod address;
 pub(crate) mod address_watch;
 pub(crate) mod advice;
+pub(crate) mod drop_notice;
 pub(crate) mod handshake;
 pub mod listen;
 pub(crate) mod messages;

@@ -170,6 +170,22 @@ pub struct RetryOptions {
     pub attempts: u32,
 }
 
+impl clap::ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Format] {
+        &[Format::Raw, Format::Candump, Format::Influx, Format::Pcap]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let (name, help) = match self {
+            Format::Raw => ("raw", "The datagram as it came; a newline is added if it does not end in one"),
+            Format::Candump => ("candump", "The log format of `candump -L`, one line for each frame"),
+            Format::Influx => ("influx", "InfluxDB's line protocol, one point for each frame"),
+            Format::Pcap => ("pcap", "For Wireshark and tshark, one record for each frame"),
+        };
+        Some(clap::builder::PossibleValue::new(name).help(help))
+    }
+}
+
 impl ListenOptions {
     /// What the handshake sets up.
     pub(crate) fn setup(&self) -> Setup {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, anyhow};
 
 use crate::gateway::drops::Drops;
+use crate::output::printer::Stats;
 
 /// How wide a line of the report is at most, in columns, the program's name included.
 const MAX_COLUMNS: usize = 140;
@@ -24,22 +25,6 @@ pub(crate) enum BusState {
     ReportedStopped(Instant),
     /// Nothing shows whether it runs.
     Unknown,
-}
-
-/// What was counted of the stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stats {
-    pub datagrams: u64,
-    pub bytes: u64,
-    /// Frames that were printed; `None` in raw, which does not look for any.
-    pub frames: Option<u64>,
-    /// Datagrams that went into the output buffer.
-    pub spooled: u64,
-    /// Datagrams lost because the output buffer was full.
-    pub overflowed: u64,
-    /// Datagrams that came after stdout had failed.
-    pub after_failure: u64,
-    pub malformed_lines: u64,
 }
 
 /// The figures of the last lines.
@@ -128,7 +113,7 @@ impl Report {
     /// Datagrams that were received and are not known to be written; a batch that was cut counts as a whole.
     fn unwritten(&self) -> u64 {
         match self.write_error {
-            Some(_) => (self.stats.spooled + self.stats.after_failure).saturating_sub(self.written),
+            Some(_) => (self.stats.enqueued + self.stats.after_failure).saturating_sub(self.written),
             None => 0,
         }
     }

@@ -1,4 +1,4 @@
-//! A CAN frame, read from an `M` line. No socket, no clock, no thread, and no allocation.
+//! A CAN frame, parsed from an `M` line, without allocation.
 //!
 //! The line (vendor's software design guide 4.02.0332.20000) is `M <channel> <format> <identifier> <data>`:
 //!
@@ -6,9 +6,9 @@
 //!   29-bit identifier; `D` data or `R` remote;
 //! * the identifier is hexadecimal and not always zero-padded;
 //! * the data is up to 8 bytes (CAN FD: 64) of two hexadecimal digits each; a remote frame has `dlc=05` in its place, or
-//!   nothing if it asks for 0 bytes (so the vendor's own driver reads it: HMS-jost/pycan, `ascii_can.py`).
+//!   nothing if it requests 0 bytes (as the vendor's own driver reads it: HMS-jost/pycan, `ascii_can.py`).
 //!
-//! What is not exactly that is malformed: nothing is guessed.
+//! Anything else is malformed; nothing is guessed.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub const DATA_MAX: usize = 64;
 pub struct Frame {
     channel: u8,
     id: Id,
-    kind: Kind,
+    kind: FrameKind,
     length: u8,
     data: [u8; DATA_MAX],
 }
@@ -37,12 +37,12 @@ pub enum Id {
     Extended(u32),
 }
 
-/// Which of CAN's frame formats.
+/// The frame format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// A classic data frame, 0 to 8 bytes.
     Classic,
-    /// A classic remote frame: it asks for data and carries none.
+    /// A classic remote frame: it requests data and carries none.
     Remote,
     /// A CAN FD data frame, up to 64 bytes.
     Fd {
@@ -52,11 +52,11 @@ pub enum Kind {
 }
 
 impl Frame {
-    /// Reads a line, without its end.
+    /// Parses a line, without its line end.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] when the line is not exactly what the protocol says of a frame.
+    /// [`ParseFrameError`] if the line is not exactly a frame of the protocol.
     ///
     /// ```
     /// use can_udp::format::frame::{Frame, Id};
@@ -64,52 +64,54 @@ impl Frame {
     /// let frame = Frame::parse(b"M 1 CSD 100 55 AA")?;
     /// assert_eq!(frame.id(), Id::Standard(0x100));
     /// assert_eq!(frame.data(), [0x55, 0xAA]);
-    /// # Ok::<(), can_udp::format::frame::Malformed>(())
+    /// # Ok::<(), can_udp::format::frame::ParseFrameError>(())
     /// ```
-    pub fn parse(line: &[u8]) -> Result<Frame, Malformed> {
+    pub fn parse(line: &[u8]) -> Result<Frame, ParseFrameError> {
         let mut tokens = tokens(line);
-        if !tokens.next().is_some_and(|word| word.eq_ignore_ascii_case(b"M")) {
-            return Err(Malformed::NoFrame);
+        if !tokens.next().is_some_and(|token| token.eq_ignore_ascii_case(b"M")) {
+            return Err(ParseFrameError::NotAFrame);
         }
         let channel = match tokens.next() {
             Some([digit @ b'0'..=b'9']) => digit - b'0',
-            _ => return Err(Malformed::Channel),
+            _ => return Err(ParseFrameError::Channel),
         };
         if !CHANNELS.contains(&channel) {
-            return Err(Malformed::Channel);
+            return Err(ParseFrameError::Channel);
         }
-        let &[protocol, format, purpose] = tokens.next().unwrap_or_default() else { return Err(Malformed::Format) };
-        let kind = match (protocol.to_ascii_uppercase(), purpose.to_ascii_uppercase()) {
-            (b'C', b'D') => Kind::Classic,
-            (b'C', b'R') => Kind::Remote,
-            (b'F', b'D') => Kind::Fd { bit_rate_switch: true },
-            (b'N', b'D') => Kind::Fd { bit_rate_switch: false },
-            _ => return Err(Malformed::Format),
+        let &[protocol, format, purpose] = tokens.next().unwrap_or_default() else {
+            return Err(ParseFrameError::Format);
         };
-        let number = tokens.next().and_then(parse_hex).ok_or(Malformed::Id)?;
+        let kind = match (protocol.to_ascii_uppercase(), purpose.to_ascii_uppercase()) {
+            (b'C', b'D') => FrameKind::Classic,
+            (b'C', b'R') => FrameKind::Remote,
+            (b'F', b'D') => FrameKind::Fd { bit_rate_switch: true },
+            (b'N', b'D') => FrameKind::Fd { bit_rate_switch: false },
+            _ => return Err(ParseFrameError::Format),
+        };
+        let number = tokens.next().and_then(parse_hex).ok_or(ParseFrameError::Id)?;
         let id = match format.to_ascii_uppercase() {
             b'S' if number <= STANDARD_ID_MAX => Id::Standard(number),
             b'E' if number <= EXTENDED_ID_MAX => Id::Extended(number),
-            b'S' | b'E' => return Err(Malformed::Id),
-            _ => return Err(Malformed::Format),
+            b'S' | b'E' => return Err(ParseFrameError::Id),
+            _ => return Err(ParseFrameError::Format),
         };
         let mut frame = Frame { channel, id, kind, length: 0, data: [0; DATA_MAX] };
-        if kind == Kind::Remote {
-            frame.length = tokens.next().map_or(Some(0), data_length_code).ok_or(Malformed::Length)?;
-            return if tokens.next().is_none() { Ok(frame) } else { Err(Malformed::Length) };
+        if kind == FrameKind::Remote {
+            frame.length = tokens.next().map_or(Some(0), data_length_code).ok_or(ParseFrameError::Length)?;
+            return if tokens.next().is_none() { Ok(frame) } else { Err(ParseFrameError::Length) };
         }
-        for word in tokens {
-            let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(Malformed::Length)?;
-            *byte = match *word {
+        for token in tokens {
+            let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(ParseFrameError::Length)?;
+            *byte = match *token {
                 [high, low] => hex_digit(high).zip(hex_digit(low)).map(|(high, low)| high << 4 | low),
                 _ => None,
             }
-            .ok_or(Malformed::Data)?;
+            .ok_or(ParseFrameError::Data)?;
             frame.length += 1;
         }
         match (kind, frame.length) {
-            (_, 0..=8) | (Kind::Fd { .. }, 12 | 16 | 20 | 24 | 32 | 48 | 64) => Ok(frame),
-            _ => Err(Malformed::Length),
+            (_, 0..=8) | (FrameKind::Fd { .. }, 12 | 16 | 20 | 24 | 32 | 48 | 64) => Ok(frame),
+            _ => Err(ParseFrameError::Length),
         }
     }
 
@@ -124,18 +126,18 @@ impl Frame {
     }
 
     /// The frame format.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FrameKind {
         self.kind
     }
 
-    /// Length of the data in bytes; of a remote frame, how much it asks for (its DLC, 0 to 8).
+    /// Length of the data in bytes; of a remote frame, the length that it requests (its DLC, 0 to 8).
     pub fn length(&self) -> u8 {
         self.length
     }
 
     /// The data; empty in a remote frame.
     pub fn data(&self) -> &[u8] {
-        if self.kind == Kind::Remote { &[] } else { &self.data[..usize::from(self.length)] }
+        if self.kind == FrameKind::Remote { &[] } else { &self.data[..usize::from(self.length)] }
     }
 }
 
@@ -151,42 +153,42 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// What is wrong with a line that should be a frame.
+/// Why a line is not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum ParseFrameError {
     /// It does not begin with `M`.
-    NoFrame,
+    NotAFrame,
     /// The channel is not one of 1 to 4.
     Channel,
-    /// The format is none of the protocol's.
+    /// The protocol has no such format.
     Format,
-    /// The identifier is no hexadecimal number, or too large for its kind.
+    /// The identifier is not a hexadecimal number, or is too large for its format.
     Id,
     /// A data byte is not two hexadecimal digits.
     Data,
-    /// More data than the kind of frame has, or a length that no CAN FD frame has; or a remote frame's DLC is not
-    /// `dlc=0` to `dlc=8`, or left out.
+    /// More data than the frame format allows, a length that CAN FD does not have, or a remote frame's DLC that is not
+    /// `dlc=0` to `dlc=8`.
     Length,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for ParseFrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Malformed::NoFrame => "no line of the protocol",
-            Malformed::Channel => "bad channel",
-            Malformed::Format => "bad format",
-            Malformed::Id => "bad identifier",
-            Malformed::Data => "bad data byte",
-            Malformed::Length => "bad length",
+            ParseFrameError::NotAFrame => "not a line of the protocol",
+            ParseFrameError::Channel => "bad channel",
+            ParseFrameError::Format => "bad format",
+            ParseFrameError::Id => "bad identifier",
+            ParseFrameError::Data => "bad data byte",
+            ParseFrameError::Length => "bad length",
         })
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for ParseFrameError {}
 
 /// `dlc=05`: one or two digits, 0 to 8.
-fn data_length_code(word: &[u8]) -> Option<u8> {
-    let (name, digits) = word.split_at_checked(4)?;
+fn data_length_code(token: &[u8]) -> Option<u8> {
+    let (name, digits) = token.split_at_checked(4)?;
     match *digits {
         [digit @ b'0'..=b'8'] | [b'0', digit @ b'0'..=b'8'] if name.eq_ignore_ascii_case(b"dlc=") => Some(digit - b'0'),
         _ => None,

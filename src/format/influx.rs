@@ -3,27 +3,29 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
-use crate::format::frame::{Frame, Kind};
+use crate::format::event::ControllerEvent;
+use crate::format::frame::{Frame, FrameKind};
+use crate::text::escape_into;
 
-/// Writes frames as points of InfluxDB's line protocol, and sees to it that their times strictly increase: InfluxDB
-/// keeps only one of two points with the same tags and time.
+/// Writes frames as points of InfluxDB's line protocol. Their times strictly increase, because InfluxDB keeps only one of two
+/// points with the same tags and time.
 ///
-/// Measurement `can`; tags `channel`, `device`, `id` (the digits of [`candump`](super::candump)), in the order that
+/// Measurement `can`; tags `channel`, `device`, `id` (the digits of [`write_candump`](super::write_candump)), in the order that
 /// InfluxDB wants for speed; fields `dlc` (data length in bytes), `data` (hexadecimal) and `b0`, `b1`, … for the single
 /// bytes; a remote frame has `dlc` and `rtr=true` instead; a CAN FD frame also has `fd=true` and `brs`, whether its data
 /// was sent at the higher bit rate.
 #[derive(Debug)]
-pub struct Influx {
-    /// The tag `device`, whole.
+pub struct InfluxWriter {
+    /// The tag `device`, with its comma and name.
     device: Vec<u8>,
     /// The last point's time, in nanoseconds since 1970.
     last: u64,
 }
 
-impl Influx {
+impl InfluxWriter {
     /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
     /// which a tag cannot have, become `_`.
-    pub fn new(device: &str) -> Influx {
+    pub fn new(device: &str) -> InfluxWriter {
         let mut tag = b",device=".to_vec();
         for byte in device.bytes() {
             match byte {
@@ -33,17 +35,13 @@ impl Influx {
                 _ => tag.push(byte),
             }
         }
-        Influx { device: tag, last: 0 }
+        InfluxWriter { device: tag, last: 0 }
     }
 
     /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
     /// point's if that is later; a clock that was set back by more than a second is followed.
     pub fn write(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-        const SET_BACK: u64 = 1_000_000_000;
-        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
-        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
-        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
-
+        self.advance(received);
         out.extend_from_slice(b"can,channel=");
         out.push(b'0' + frame.channel());
         out.extend_from_slice(&self.device);
@@ -53,12 +51,12 @@ impl Influx {
         push_decimal(out, u64::from(frame.length()), 1);
         out.push(b'i');
         match frame.kind() {
-            Kind::Classic => {}
-            Kind::Remote => out.extend_from_slice(b",rtr=true"),
-            Kind::Fd { bit_rate_switch: true } => out.extend_from_slice(b",fd=true,brs=true"),
-            Kind::Fd { bit_rate_switch: false } => out.extend_from_slice(b",fd=true,brs=false"),
+            FrameKind::Classic => {}
+            FrameKind::Remote => out.extend_from_slice(b",rtr=true"),
+            FrameKind::Fd { bit_rate_switch: true } => out.extend_from_slice(b",fd=true,brs=true"),
+            FrameKind::Fd { bit_rate_switch: false } => out.extend_from_slice(b",fd=true,brs=false"),
         }
-        if frame.kind() != Kind::Remote {
+        if frame.kind() != FrameKind::Remote {
             out.extend_from_slice(b",data=\"");
             push_hex(out, frame.data());
             out.push(b'"');
@@ -73,5 +71,32 @@ impl Influx {
         out.push(b' ');
         push_decimal(out, self.last, 1);
         out.push(b'\n');
+    }
+    /// Appends a controller event as a point of the measurement `can_event`: tags `channel` and `device`, field `text`.
+    pub(super) fn write_event(&mut self, event: &ControllerEvent, received: Duration, out: &mut Vec<u8>) {
+        self.advance(received);
+        out.extend_from_slice(b"can_event,channel=");
+        out.push(b'0' + event.channel);
+        out.extend_from_slice(&self.device);
+        out.extend_from_slice(b" text=\"");
+        let mut text = Vec::new();
+        escape_into(&mut text, event.text);
+        for byte in text {
+            // What would end a field's value (InfluxDB, line protocol reference, special characters).
+            if matches!(byte, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(byte);
+        }
+        out.extend_from_slice(b"\" ");
+        push_decimal(out, self.last, 1);
+        out.push(b'\n');
+    }
+
+    fn advance(&mut self, received: Duration) {
+        const SET_BACK: u64 = 1_000_000_000;
+        let now = u64::try_from(received.as_nanos()).unwrap_or(u64::MAX);
+        let clock_was_set_back = self.last.saturating_sub(now) > SET_BACK;
+        self.last = if now > self.last || clock_was_set_back { now } else { self.last.saturating_add(1) };
     }
 }

@@ -1,22 +1,22 @@
-//! One datagram in, the bytes for stdout out, in each [`Format`]. No socket, no clock, no thread; nothing is allocated
-//! per frame once the buffers have grown to their size.
+//! Turns datagrams and frames into the bytes of each [`Format`]. Pure: no socket, no clock, no thread, and no allocation per
+//! frame once the buffers have grown to their size.
 //!
-//! [`candump`], [`Influx`] and [`pcap`] write one frame each and need nothing else of this crate's programs:
+//! [`write_candump`], [`InfluxWriter`] and [`write_pcap_record`] write one frame each and can be used alone:
 //!
 //! ```
 //! use std::time::Duration;
-//! use can_udp::format::{Influx, candump};
+//! use can_udp::format::{InfluxWriter, write_candump};
 //! use can_udp::format::frame::Frame;
 //!
 //! let frame = Frame::parse(b"M 1 CSD 123 11 22")?;
 //! let received = Duration::from_micros(1_436_509_052_249_713); // since 1970
 //!
 //! let mut line = Vec::new();
-//! candump(&frame, received, &mut line);
+//! write_candump(&frame, received, &mut line);
 //! assert_eq!(line, b"(1436509052.249713) can1 123#1122\n");
 //!
 //! line.clear();
-//! Influx::new("10.8.0.109").write(&frame, received, &mut line);
+//! InfluxWriter::new("10.8.0.109").write(&frame, received, &mut line);
 //! assert_eq!(
 //!     String::from_utf8(line)?,
 //!     "can,channel=1,device=10.8.0.109,id=123 dlc=2i,data=\"1122\",b0=17i,b1=34i 1436509052249713000\n"
@@ -25,6 +25,7 @@
 //! ```
 
 mod candump;
+pub(crate) mod event;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -32,86 +33,88 @@ mod raw;
 
 use std::time::Duration;
 
-pub use candump::candump;
-pub use influx::Influx;
-pub use pcap::{PCAP_HEADER, pcap};
+pub use candump::write_candump;
+pub use influx::InfluxWriter;
+pub use pcap::{PCAP_HEADER, write_pcap_record};
+pub(crate) use pcap::{PCAP_RECORD_MAX, PcapRecord, pcap_record};
 
-use crate::format::frame::{Frame, Id, Malformed};
+use crate::format::event::ControllerEvent;
+use crate::format::frame::{Frame, Id, ParseFrameError};
 use crate::gateway::reply::{Line, Reply, lines};
 use crate::text::HEX_DIGITS;
 
-/// What a datagram becomes on stdout. The words are also those of `can-listen --help`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+/// What a datagram becomes on stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// The datagram as it came; a newline is added if it ends in none
+    /// The datagram as it came; a newline is added if it does not end in one.
     #[default]
     Raw,
-    /// The log format of `candump -L`, one line for each frame
+    /// The log format of `candump -L`, one line for each frame.
     Candump,
-    /// InfluxDB's line protocol, one point for each frame
+    /// InfluxDB's line protocol, one point for each frame and each controller event.
     Influx,
-    /// For Wireshark and tshark, one record for each frame
+    /// For Wireshark and tshark, one record for each frame and each controller event.
     Pcap,
 }
 
 impl Format {
-    /// Whether it prints frames, and not datagrams as they come.
+    /// Whether it consists of frames, not of datagrams as they came.
     pub fn has_frames(self) -> bool {
         self != Format::Raw
     }
 }
 
-/// A line that a format has no place for on stdout.
+/// A line that is to be reported, because stdout has no place for it or because it concerns the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aside<'a> {
+pub(crate) enum Diagnostic<'a> {
     /// `R ERR …`
     Refusal(&'a [u8]),
-    /// `E …`
-    Event(&'a [u8]),
+    /// `E …`, received at that time since 1970.
+    Event { line: &'a [u8], received: Duration },
     /// No frame, no reply, no event; or a frame that breaks the rules.
-    Malformed(&'a [u8], Malformed),
+    Malformed(&'a [u8], ParseFrameError),
 }
 
-/// Turns the datagrams of one session into what stdout gets.
+/// Turns the datagrams of one session into the bytes for stdout.
 #[derive(Debug)]
-pub(crate) enum Formatter {
+pub(crate) enum Encoder {
     Raw { escape: bool },
     Candump,
-    Influx(Influx),
+    Influx(InfluxWriter),
     Pcap,
 }
 
-impl Formatter {
-    /// `device` is the gateway as InfluxDB shall know it. With `escape`, raw shows every byte outside 0x20 to 0x7E,
-    /// except the newline, as `\xNN`: whoever can fake the gateway's address could otherwise write to the user's
-    /// terminal. The other formats for terminals never contain such bytes.
-    pub fn new(format: Format, device: &str, escape: bool) -> Formatter {
+impl Encoder {
+    /// `device` is the value of InfluxDB's tag of that name. With `escape`, raw shows every byte outside 0x20 to 0x7E as
+    /// `\xNN`, line ends aside: a forged datagram could otherwise control the user's terminal. The other formats for
+    /// terminals never contain such bytes.
+    pub fn new(format: Format, device: &str, escape: bool) -> Encoder {
         match format {
-            Format::Raw => Formatter::Raw { escape },
-            Format::Candump => Formatter::Candump,
-            Format::Influx => Formatter::Influx(Influx::new(device)),
-            Format::Pcap => Formatter::Pcap,
+            Format::Raw => Encoder::Raw { escape },
+            Format::Candump => Encoder::Candump,
+            Format::Influx => Encoder::Influx(InfluxWriter::new(device)),
+            Format::Pcap => Encoder::Pcap,
         }
     }
 
-    /// What goes out before anything else.
-    pub fn header(&self) -> &'static [u8] {
-        if let Formatter::Pcap = self { &PCAP_HEADER } else { b"" }
+    /// Whether it writes frames, not datagrams as they came.
+    pub fn has_frames(&self) -> bool {
+        !matches!(self, Encoder::Raw { .. })
     }
 
-    /// Appends to `out` what a datagram comes to; where frames are printed, at most so many of them, and the rest of the
-    /// datagram is left out. Tells how many there were. `received` tells when the datagram was received (time since
-    /// 1970); it is asked only if the format shows it. Lines with no place on stdout go to `aside`.
+    /// Appends a datagram to `out` and returns how many frames were written. After `max_frames` frames the rest of the
+    /// datagram is left out; raw counts no frames. `received` returns the time of reception (since 1970); it is called
+    /// only if the format has times.
     pub fn write(
         &mut self,
         datagram: &[u8],
         received: impl FnOnce() -> Duration,
-        most: u64,
+        max_frames: u64,
         out: &mut Vec<u8>,
-        mut aside: impl FnMut(Aside<'_>),
+        mut on_diagnostic: impl FnMut(Diagnostic<'_>),
     ) -> u64 {
-        if let Formatter::Raw { escape } = self {
-            raw::raw(datagram, *escape, out);
+        if let Encoder::Raw { escape } = self {
+            raw::write_datagram(datagram, *escape, out);
             return 0;
         }
         let received = received();
@@ -122,16 +125,19 @@ impl Formatter {
                     Ok(frame) => {
                         self.write_frame(&frame, received, out);
                         frames += 1;
-                        if frames == most {
+                        if frames == max_frames {
                             break;
                         }
                     }
-                    Err(fault) => aside(Aside::Malformed(line, fault)),
+                    Err(fault) => on_diagnostic(Diagnostic::Malformed(line, fault)),
                 },
-                Line::Event(line) => aside(Aside::Event(line)),
+                Line::Event(line) => {
+                    self.write_event(line, received, out);
+                    on_diagnostic(Diagnostic::Event { line, received });
+                }
                 Line::Reply(Reply::Ok | Reply::Status(_)) => {}
-                Line::Reply(Reply::Refused(line)) => aside(Aside::Refusal(line)),
-                Line::Unknown(line) => aside(Aside::Malformed(line, Malformed::NoFrame)),
+                Line::Reply(Reply::Refused(line)) => on_diagnostic(Diagnostic::Refusal(line)),
+                Line::Unknown(line) => on_diagnostic(Diagnostic::Malformed(line, ParseFrameError::NotAFrame)),
             }
         }
         frames
@@ -139,11 +145,20 @@ impl Formatter {
 
     fn write_frame(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
         match self {
-            // It does not look for frames.
-            Formatter::Raw { .. } => {}
-            Formatter::Candump => candump(frame, received, out),
-            Formatter::Influx(influx) => influx.write(frame, received, out),
-            Formatter::Pcap => pcap(frame, received, out),
+            // It does not parse frames.
+            Encoder::Raw { .. } => {}
+            Encoder::Candump => write_candump(frame, received, out),
+            Encoder::Influx(influx) => influx.write(frame, received, out),
+            Encoder::Pcap => write_pcap_record(frame, received, out),
+        }
+    }
+    /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
+    fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
+        let Some(event) = ControllerEvent::parse(line) else { return };
+        match self {
+            Encoder::Raw { .. } | Encoder::Candump => {}
+            Encoder::Influx(influx) => influx.write_event(&event, received, out),
+            Encoder::Pcap => pcap::write_error_record(&event, received, out),
         }
     }
 }

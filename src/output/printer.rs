@@ -1,28 +1,48 @@
-//! A datagram of the stream on its way to stdout: counted, formatted, put into the spool.
+//! The way of a datagram to stdout: counted, encoded, enqueued.
 
-use std::io::{self, IsTerminal};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::cli::options::ListenOptions;
-use crate::cli::report::Stats;
-use crate::format::frame::Malformed;
-use crate::format::{Aside, Formatter};
-use crate::output::spool::{Rejected, Spool};
+use crate::format::frame::ParseFrameError;
+use crate::format::{Diagnostic, Encoder};
+use crate::output::spool::{PushError, Spool};
 
-/// What has no place on stdout.
+/// What is to be reported on stderr.
 #[derive(Debug)]
 pub(crate) enum Notice<'a> {
     Refusal(&'a [u8]),
-    Event { line: &'a [u8], received: Duration },
-    Malformed(&'a [u8], Malformed),
+    /// `received` is the time since 1970.
+    Event {
+        line: &'a [u8],
+        received: Duration,
+    },
+    /// The first malformed line; the others are only counted.
+    Malformed(&'a [u8], ParseFrameError),
     BufferFull,
 }
 
-/// What accepts the datagrams of the stream.
+/// What was counted of the stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stats {
+    pub datagrams: u64,
+    pub bytes: u64,
+    /// Frames that were printed; `None` in raw, which does not parse them.
+    pub frames: Option<u64>,
+    /// Datagrams that went into the spool.
+    pub enqueued: u64,
+    /// Datagrams lost because the spool was full.
+    pub overflowed: u64,
+    /// Datagrams that came after stdout had failed.
+    pub after_failure: u64,
+    pub malformed_lines: u64,
+}
+
+/// Prints the datagrams of the stream.
 pub(crate) struct Printer {
-    formatter: Formatter,
-    /// What the datagram in hand comes to on stdout.
+    encoder: Encoder,
+    preamble: &'static [u8],
+    /// What the current datagram becomes on stdout.
     output: Vec<u8>,
     spool: Arc<Spool>,
     /// How many datagrams, or frames in the formats that have them, are still to be printed.
@@ -31,26 +51,21 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    pub fn new(options: &ListenOptions, spool: Arc<Spool>) -> Printer {
-        let device = options.common.target.to_string();
-        Printer {
-            formatter: Formatter::new(options.format, &device, io::stdout().is_terminal()),
-            output: Vec::new(),
-            spool,
-            remaining: options.count.map_or(u64::MAX, u64::from),
-            stats: Stats { frames: options.format.has_frames().then_some(0), ..Stats::default() },
-        }
+    /// Prints `count` datagrams, or frames in the formats that have them; without it, everything. `preamble` precedes
+    /// them.
+    pub fn new(encoder: Encoder, preamble: &'static [u8], count: Option<NonZeroU64>, spool: Arc<Spool>) -> Printer {
+        let stats = Stats { frames: encoder.has_frames().then_some(0), ..Stats::default() };
+        Printer { encoder, preamble, output: Vec::new(), spool, remaining: count.map_or(u64::MAX, u64::from), stats }
     }
 
-    /// Puts what comes before all data into the spool.
+    /// Enqueues what precedes all data.
     pub fn begin(&mut self) {
-        let header = self.formatter.header();
-        if !header.is_empty() {
-            let _ = self.spool.push(header, 0);
+        if !self.preamble.is_empty() {
+            let _ = self.spool.push(self.preamble, 0);
         }
     }
 
-    /// Whether all is printed that was asked for.
+    /// Whether everything that was requested is printed.
     pub fn is_complete(&self) -> bool {
         self.remaining == 0
     }
@@ -65,10 +80,10 @@ impl Printer {
         self.output.clear();
         let malformed_lines = &mut self.stats.malformed_lines;
         let frames =
-            self.formatter.write(datagram, since_1970, self.remaining, &mut self.output, |aside| match aside {
-                Aside::Refusal(line) => on_notice(Notice::Refusal(line)),
-                Aside::Event(line) => on_notice(Notice::Event { line, received: since_1970() }),
-                Aside::Malformed(line, fault) => {
+            self.encoder.write(datagram, unix_time, self.remaining, &mut self.output, |diagnostic| match diagnostic {
+                Diagnostic::Refusal(line) => on_notice(Notice::Refusal(line)),
+                Diagnostic::Event { line, received } => on_notice(Notice::Event { line, received }),
+                Diagnostic::Malformed(line, fault) => {
                     *malformed_lines += 1;
                     if *malformed_lines == 1 {
                         on_notice(Notice::Malformed(line, fault));
@@ -83,7 +98,7 @@ impl Printer {
     fn enqueue(&mut self, new_frames: u64, mut on_notice: impl FnMut(Notice<'_>)) {
         match self.spool.push(&self.output, 1) {
             Ok(()) => {
-                self.stats.spooled += 1;
+                self.stats.enqueued += 1;
                 self.remaining -= match &mut self.stats.frames {
                     None => 1,
                     Some(frames) => {
@@ -92,8 +107,8 @@ impl Printer {
                     }
                 };
             }
-            Err(Rejected::Closed) => self.stats.after_failure += 1,
-            Err(Rejected::Full) => {
+            Err(PushError::Closed) => self.stats.after_failure += 1,
+            Err(PushError::Full) => {
                 self.stats.overflowed += 1;
                 if self.stats.overflowed == 1 {
                     on_notice(Notice::BufferFull);
@@ -103,6 +118,7 @@ impl Printer {
     }
 }
 
-fn since_1970() -> Duration {
+/// The time since 1970.
+fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! The bounded queue between the loop and stdout, and what went through it.
+//! The bounded queue between the loop and stdout, and how much of it was written.
 //!
 //! The loop must never wait for stdout: it appends to a buffer under a lock; the writer swaps that buffer for its own
 //! empty one and writes it out whole. To wake the writer for every datagram would cost more than the datagram itself,
-//! so after each write the writer rests for [`REST`], and only what comes after a quiet spell is written at once: the
-//! way a network card moderates its interrupts.
+//! so the writer waits for [`FLUSH_INTERVAL`] after each write, and only a datagram after a quiet spell is written at once:
+//! as network cards moderate their interrupts.
 
 use std::collections::TryReserveError;
 use std::io::{self, Write};
@@ -11,14 +11,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How many bytes can wait, in whole datagrams. As many again can be in the writer's hands.
+/// How many bytes can wait, in whole datagrams. The writer can hold as many again.
 const CAPACITY: usize = 32 << 20;
 
-/// How long the writer rests after each write.
-const REST: Duration = Duration::from_millis(8);
+/// How long the writer waits after each write, and before it repeats one that would block.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(8);
 
 /// A buffer that has held more than this is given back to the system once it is written out.
-const KEEP_AT_MOST: usize = 1 << 20;
+const RETAINED_CAPACITY: usize = 1 << 20;
 
 /// The queue. One thread pushes, another writes.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Spool {
 #[derive(Debug)]
 struct State {
     waiting: Vec<u8>,
-    /// The writer's buffer while the writer has not begun.
+    /// The writer's buffer until the writer begins.
     spare: Vec<u8>,
     datagrams: u64,
     written: u64,
@@ -39,40 +39,51 @@ struct State {
     writer_waits: bool,
 }
 
-/// Why a datagram did not get into the spool.
+/// Why a datagram was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejected {
+pub(crate) enum PushError {
     /// [`CAPACITY`] is reached.
     Full,
     /// The writer has failed.
     Closed,
 }
 
+/// A batch that was written in part.
+#[derive(Debug)]
+pub(crate) struct WriteFailure {
+    pub error: io::Error,
+    pub batch: Vec<u8>,
+    /// How many bytes of the batch were written.
+    pub written: usize,
+    /// How many datagrams the batch holds.
+    pub datagrams: u64,
+}
+
 impl Spool {
-    /// An empty one. Its buffers take up address space, but no memory until something waits in them.
+    /// An empty spool. Its buffers take up address space, but no memory until something waits in them.
     ///
     /// # Errors
     ///
-    /// The process may not have so much address space.
+    /// The process may not have that much address space.
     pub fn new() -> Result<Spool, TryReserveError> {
         let (waiting, spare) = (empty_buffer()?, empty_buffer()?);
         let state = State { waiting, spare, datagrams: 0, written: 0, closed: false, writer_waits: false };
         Ok(Spool { state: Mutex::new(state), wake: Condvar::new() })
     }
 
-    /// Appends what so many datagrams come to (one, or none for a format's header), whole or not at all. Never waits for
+    /// Appends the bytes of `datagrams` datagrams (one, or none for a format's header), all or nothing. Never waits for
     /// the writer.
     ///
     /// # Errors
     ///
-    /// [`Rejected`], when there is no room or no writer any more.
-    pub fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), Rejected> {
+    /// [`PushError`], if there is no room or the writer has failed.
+    pub fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), PushError> {
         let mut state = self.lock();
         if state.closed {
-            return Err(Rejected::Closed);
+            return Err(PushError::Closed);
         }
         if state.waiting.len() + bytes.len() > CAPACITY {
-            return Err(Rejected::Full);
+            return Err(PushError::Full);
         }
         state.waiting.extend_from_slice(bytes);
         state.datagrams += datagrams;
@@ -84,23 +95,28 @@ impl Spool {
         Ok(())
     }
 
-    /// Nothing more will come; what waits is still to be written, without any rest.
+    /// Accepts nothing more; what waits is still written, without further waits.
     pub fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();
     }
 
-    /// How many datagrams were written out, in whole batches.
+    /// How many datagrams were written out.
     pub fn written(&self) -> u64 {
         self.lock().written
     }
 
-    /// Writes out what is pushed, until the spool is closed and empty; calls `after_write` after each write.
+    /// Counts datagrams of a batch that failed, but whose bytes were written.
+    pub fn add_written(&self, datagrams: u64) {
+        self.lock().written += datagrams;
+    }
+
+    /// Writes out what is pushed, until the spool is closed and empty; calls `after_write` after each batch.
     ///
     /// # Errors
     ///
-    /// That of `out`. The spool is then closed and what waited in it thrown away.
-    pub fn write_out(&self, out: &mut impl Write, mut after_write: impl FnMut()) -> io::Result<()> {
+    /// That of `out`. The spool is then closed and what waited in it is discarded.
+    pub fn drain_to(&self, out: &mut impl Write, mut after_write: impl FnMut()) -> Result<(), WriteFailure> {
         let mut batch = std::mem::take(&mut self.lock().spare);
         loop {
             let mut state = self.lock();
@@ -117,21 +133,21 @@ impl Spool {
 
             let result = write_all(out, &batch);
             let mut state = self.lock();
-            if let Err(error) = result {
+            if let Err((error, written)) = result {
                 state.closed = true;
                 state.waiting = Vec::new();
-                return Err(error);
+                return Err(WriteFailure { error, batch, written, datagrams });
             }
             state.written += datagrams;
             drop(state);
             after_write();
-            let is_large = batch.len() > KEEP_AT_MOST;
+            let is_large = batch.len() > RETAINED_CAPACITY;
             batch.clear();
             if is_large {
-                // A buffer that cannot be had anew is kept.
+                // If there is no memory for a new buffer, the old one is kept.
                 batch = empty_buffer().unwrap_or(batch);
             }
-            let rest = self.wake.wait_timeout_while(self.lock(), REST, |state| !state.closed);
+            let rest = self.wake.wait_timeout_while(self.lock(), FLUSH_INTERVAL, |state| !state.closed);
             drop(rest);
         }
     }
@@ -141,24 +157,25 @@ impl Spool {
     }
 }
 
-/// Room for all that may ever wait: a buffer that never grows is never copied, and allocators map one of this size
-/// for itself, so that dropping it gives the memory back.
+/// A buffer for everything that may wait: it never grows, so it is never copied, and allocators map one of this size
+/// separately, so that dropping it gives the memory back.
 fn empty_buffer() -> Result<Vec<u8>, TryReserveError> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(CAPACITY)?;
     Ok(buffer)
 }
 
-/// Like [`Write::write_all`], but patient with an `out` that somebody else made non-blocking, as happens to pipes and
-/// terminals that are shared.
-fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match out.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
+/// Like [`Write::write_all`], but waits for an `out` that another process made non-blocking, as happens to pipes and
+/// terminals that are shared. An error comes with the number of bytes that were written.
+fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), written)),
+            Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(REST),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(FLUSH_INTERVAL),
+            Err(error) => return Err((error, written)),
         }
     }
     Ok(())

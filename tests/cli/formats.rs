@@ -9,7 +9,7 @@ use crate::programs::{
 };
 use crate::simulator::Gateway;
 use can_udp::format::frame::Frame;
-use can_udp::format::{Influx, candump, pcap};
+use can_udp::format::{InfluxWriter, write_candump, write_pcap_record};
 use nix::sys::signal::Signal;
 
 struct Session {
@@ -198,7 +198,7 @@ fn candump_time_is_padded_and_cut_to_microseconds() {
         (Duration::ZERO, "(0000000000.000000) can1 123#1122\n"),
     ] {
         let mut line = Vec::new();
-        candump(&frame, received, &mut line);
+        write_candump(&frame, received, &mut line);
         assert_eq!(String::from_utf8_lossy(&line), expected);
     }
 }
@@ -255,7 +255,7 @@ fn influx_times_increase_from_point_to_point() {
 #[test]
 fn influx_times_ignore_clock_steps_below_a_second() {
     let frame = Frame::parse(b"M 1 CSD 1").expect("a frame");
-    let mut influx = Influx::new("x");
+    let mut influx = InfluxWriter::new("x");
     for (received, expected) in [
         (Duration::new(1_700_000_000, 0), 1_700_000_000_000_000_000_u64),
         (Duration::new(1_700_000_000, 0), 1_700_000_000_000_000_001),
@@ -289,7 +289,7 @@ fn influx_device_tag_is_the_target_as_given() {
 fn influx_device_tag_is_escaped() {
     let mut line = Vec::new();
     let frame = Frame::parse(b"M 1 CSR 1 dlc=1").expect("a frame");
-    Influx::new("bus a,b=c").write(&frame, Duration::from_nanos(9), &mut line);
+    InfluxWriter::new("bus a,b=c").write(&frame, Duration::from_nanos(9), &mut line);
     assert_eq!(String::from_utf8_lossy(&line), "can,channel=1,device=bus\\ a\\,b\\=c,id=001 dlc=1i,rtr=true 9\n");
 }
 
@@ -326,8 +326,8 @@ const MALFORMED: [(&str, &str); 30] = [
     ("M", "bad channel"),
     ("M 1 CSR 100 dlc=9", "bad length"),
     ("M 1 CSR 100 dlc=1 00", "bad length"),
-    ("R okay", "no line of the protocol"),
-    ("hello", "no line of the protocol"),
+    ("R okay", "not a line of the protocol"),
+    ("hello", "not a line of the protocol"),
 ];
 
 #[test]
@@ -427,7 +427,11 @@ fn count_applies_to_frames_within_a_datagram() {
 #[track_caller]
 fn assert_record(line: &str, frame: &[u8]) {
     let mut record = Vec::new();
-    pcap(&Frame::parse(line.as_bytes()).expect(line), Duration::new(0x0102_0304, 0x0506_0708), &mut record);
+    write_pcap_record(
+        &Frame::parse(line.as_bytes()).expect(line),
+        Duration::new(0x0102_0304, 0x0506_0708),
+        &mut record,
+    );
     let length = frame.len() as u8;
     let header = [4, 3, 2, 1, 8, 7, 6, 5, length, 0, 0, 0, length, 0, 0, 0];
     assert_eq!(record, [&header, frame].concat(), "{line}");

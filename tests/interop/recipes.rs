@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use can_udp::format::{PCAP_HEADER, pcap};
+use can_udp::format::{PCAP_HEADER, write_pcap_record};
 
 use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
 use crate::simulator::Gateway;
@@ -805,7 +805,7 @@ fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond
     let time = |number: usize| Duration::new(1_700_000_000 + number as u64, (number as u32 * 99_991) % 1_000_000_000);
     for frame in &frames {
         let line = frame.line();
-        pcap(
+        write_pcap_record(
             &can_udp::format::frame::Frame::parse(line.trim_end().as_bytes()).expect("a frame"),
             time(frame.number),
             &mut file,

@@ -4,7 +4,7 @@ use super::*;
 
 fn report() -> Report {
     Report {
-        stats: Stats { datagrams: 3, bytes: 47, spooled: 3, ..Stats::default() },
+        stats: Stats { datagrams: 3, bytes: 47, enqueued: 3, ..Stats::default() },
         drops: Drops::default(),
         written: 3,
         write_error: None,
@@ -34,7 +34,7 @@ fn lines_fit_140_columns() {
             datagrams: many,
             bytes: 50 * many,
             frames: Some(many),
-            spooled: many,
+            enqueued: many,
             overflowed: many,
             after_failure: many,
             malformed_lines: many,
