@@ -94,7 +94,7 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         let end = rest.iter().enumerate().position(|(at, &byte)| match byte {
             b'\n' | b'\r' => true,
-            b'\\' => rest.get(at + 1) == Some(&b'n'),
+            b'\\' => matches!(rest.get(at + 1), Some(b'n' | b'r')),
             _ => false,
         });
         let (line, after) = match end {
@@ -136,9 +136,19 @@ mod tests {
 
     #[test]
     fn a_reply_is_recognised_whatever_its_line_end_case_and_spacing() {
-        for ok in
-            ["R ok", "R ok\n", "R ok\r", "R ok\r\n", "R ok\\n", "r OK\n", "R   ok  \r\n", " R ok\n", "\r\nR Ok\r\n\r\n"]
-        {
+        for ok in [
+            "R ok",
+            "R ok\n",
+            "R ok\r",
+            "R ok\r\n",
+            "R ok\\n",
+            "R ok\\r",
+            "R ok\\r\\n",
+            "r OK\n",
+            "R   ok  \r\n",
+            " R ok\n",
+            "\r\nR Ok\r\n\r\n",
+        ] {
             assert_eq!(kinds(ok.as_bytes()), [Line::Reply(Reply::Ok)], "{ok:?}");
         }
         assert_eq!(kinds(b"r err 5 Busy\r"), [Line::Reply(Reply::Refused(b"r err 5 Busy"))]);
