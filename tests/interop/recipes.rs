@@ -1,27 +1,36 @@
-//! What others make of the output: can-utils, python-can, cantools, InfluxDB and MQTT read back what the simulated
-//! gateway sent, and the README's recipes keep their word, run as they are written.
+//! Other programs read back what the simulated gateway sent: can-utils, python-can, cantools, tshark, InfluxDB, MQTT and
+//! Kafka; and the README's recipes do what it says, executed as they are written.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use can_udp::format::{PCAP_HEADER, pcap};
 
-use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
+use crate::programs::{
+    Finished, Folder, Running, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
+};
 use crate::simulator::Gateway;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 const README: &str = include_str!("../../README.md");
 
 /// Where the counterparts come from.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 18] = [
+    ("kcat", "apt-get install kcat"),
+    ("sshd", "apt-get install openssh-server"),
+    ("ssh", "apt-get install openssh-client"),
+    ("sudo", "apt-get install sudo"),
+    ("script", "apt-get install bsdutils"),
+    ("setsid", "apt-get install util-linux"),
     ("tshark", "apt-get install tshark"),
     ("ts", "apt-get install moreutils"),
     ("pv", "apt-get install pv"),
@@ -231,7 +240,7 @@ fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl Into
 
 #[test]
 #[ignore = "needs can-utils"]
-fn log2asc_of_can_utils_has_every_frame_in_its_log() {
+fn log2asc_logs_every_frame() {
     need(&["log2asc"]);
     let folder = Folder::new("log2asc");
     listen(&folder, "candump", "log2asc -I bus -O bus.asc can1 can2 can3 can4");
@@ -259,7 +268,7 @@ fn log2asc_of_can_utils_has_every_frame_in_its_log() {
 
 #[test]
 #[ignore = "needs python-can"]
-fn python_can_reads_every_frame_as_it_was_sent() {
+fn python_can_reads_every_frame() {
     const PRINT_ALL: &str = r#"
 from can.io import CanutilsLogReader
 for m in CanutilsLogReader("bus"):
@@ -287,7 +296,7 @@ BO_ 2566783489 Battery: 2 ECU
 
 #[test]
 #[ignore = "needs cantools"]
-fn cantools_decodes_the_signals() {
+fn cantools_decodes_standard_and_extended_signals() {
     need(&["cantools"]);
     let folder = Folder::new("cantools");
     folder.write("bus.dbc", DBC);
@@ -378,7 +387,7 @@ log-enabled = false
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn every_frame_is_a_point_in_influxdb_with_a_time_of_its_own() {
+fn influxdb_stores_a_point_with_its_own_time_per_frame() {
     need(&["influxd", "curl"]);
     let folder = Folder::new("influxdb");
     let server = InfluxDb::start(&folder, free_tcp_port());
@@ -418,10 +427,10 @@ fn recipes() -> &'static str {
     after.split("\n## ").next().unwrap_or_default()
 }
 
-/// The one line of the recipes that begins so.
+/// The one line of the README that begins so.
 #[track_caller]
 fn recipe(beginning: &str) -> &'static str {
-    let lines: Vec<_> = recipes().lines().filter(|line| line.starts_with(beginning)).collect();
+    let lines: Vec<_> = README.lines().filter(|line| line.starts_with(beginning)).collect();
     let [line] = lines[..] else { panic!("not one recipe that begins with {beginning:?}: {lines:?}") };
     line
 }
@@ -490,7 +499,7 @@ fn hex(number: u32) -> String {
 
 #[test]
 #[ignore = "needs bash, grep"]
-fn the_recipe_for_grep_shows_a_line_as_soon_as_it_comes() {
+fn grep_recipe_shows_a_line_at_once() {
     let (folder, gateway) = (Folder::new("grep"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen | grep "));
     gateway.wait_for_command("CAN 1 START\n");
@@ -505,7 +514,7 @@ fn the_recipe_for_grep_shows_a_line_as_soon_as_it_comes() {
 
 #[test]
 #[ignore = "needs can-utils"]
-fn the_recipes_for_a_file_and_for_log2asc_keep_every_frame() {
+fn file_and_log2asc_recipes_keep_every_frame() {
     need(&["log2asc"]);
     let folder = Folder::new("file");
     try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
@@ -520,7 +529,7 @@ fn the_recipes_for_a_file_and_for_log2asc_keep_every_frame() {
 
 #[test]
 #[ignore = "needs bash, split"]
-fn the_recipe_for_split_fills_files_with_whole_lines_and_keeps_every_frame() {
+fn split_recipe_keeps_every_frame_in_whole_lines() {
     let as_written = recipe("can-listen --format candump | (trap '' INT; exec split ");
     // Of that size, the few frames fill several files.
     for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "-C 100M", "-C 20k"), 3..=9)] {
@@ -539,7 +548,7 @@ fn the_recipe_for_split_fills_files_with_whole_lines_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs cantools"]
-fn the_recipe_for_cantools_decodes_live_and_keeps_every_frame() {
+fn cantools_recipes_decode_every_frame() {
     need(&["cantools"]);
     let folder = Folder::new("cantools-recipe");
     folder.write("bus.dbc", DBC);
@@ -547,11 +556,16 @@ fn the_recipe_for_cantools_decodes_live_and_keeps_every_frame() {
     let finished = try_recipe(&folder, recipe(beginning), stdout);
     let decoded = |number| format!("{} :: Counter(Number: {number})", candump(number));
     assert_same(without_times(&finished.text()), (0..FRAMES).map(decoded));
+
+    try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
+    let finished = run(tool("bash").args(["-c", recipe("cantools decode ")]).current_dir(&folder.0));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_same(without_times(&folder.read("bus.decoded")), (0..FRAMES).map(decoded));
 }
 
 #[test]
 #[ignore = "needs python-can"]
-fn the_recipe_for_python_can_reads_live_and_keeps_every_frame() {
+fn python_can_recipe_reads_every_frame() {
     need_python_can();
     let (folder, script) = (Folder::new("python-recipe"), recipe_in("python"));
     folder.write("this.py", script);
@@ -562,7 +576,7 @@ fn the_recipe_for_python_can_reads_live_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn the_recipe_for_influxdb_posts_on_a_slow_bus_and_keeps_every_frame() {
+fn influxdb_recipe_stores_every_frame() {
     need(&["influxd", "curl"]);
     let folder = Folder::new("influxdb-recipe");
     let server = InfluxDb::start(&folder, free_tcp_port());
@@ -572,7 +586,7 @@ fn the_recipe_for_influxdb_posts_on_a_slow_bus_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c() {
+fn influxdb_recipe_waits_for_a_late_server() {
     need(&["influxd", "curl"]);
     let (folder, gateway) = (Folder::new("influxdb-late"), Gateway::start());
     let server = InfluxDb::start(&folder, free_tcp_port());
@@ -593,7 +607,7 @@ fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c(
 
 #[test]
 #[ignore = "needs mosquitto, mosquitto-clients"]
-fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
+fn mqtt_recipe_publishes_every_frame() {
     need(&["mosquitto_pub"]);
     let (folder, port) = (Folder::new("mqtt"), free_tcp_port().to_string());
     let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
@@ -612,7 +626,7 @@ fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs moreutils"]
-fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
+fn ts_recipe_stamps_each_line_at_once() {
     need(&["ts"]);
     let folder = Folder::new("ts");
     let finished = try_recipe(&folder, recipe("can-listen | (trap '' INT; exec ts "), |pipeline| {
@@ -625,25 +639,380 @@ fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
     assert_same(&lines[1..], (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
 }
 
+/// Asserts that `bus.txt` has the answer to START and every frame.
+#[track_caller]
+fn try_recipe_for_bus_txt(name: &str, commands: &str) {
+    let folder = Folder::new(name);
+    try_recipe(&folder, commands, |_| {
+        let so_far = fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default();
+        so_far.lines().skip(1).collect::<Vec<_>>().join("\n")
+    });
+    let frames = (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text"));
+    assert_eq!(folder.read("bus.txt"), "R ok\n".to_owned() + &frames.collect::<String>());
+}
+
+#[test]
+#[ignore = "needs bash, tee"]
+fn tee_recipe_keeps_every_frame() {
+    try_recipe_for_bus_txt("tee", recipe("can-listen | (trap '' INT; exec tee bus.txt)"));
+}
+
 #[test]
 #[ignore = "needs pv"]
-fn the_recipes_for_a_rate_and_for_the_screen_keep_every_frame_in_the_file() {
+fn pv_recipe_with_a_file_keeps_every_frame() {
     need(&["pv"]);
-    for beginning in ["can-listen | setsid -w pv ", "can-listen | (trap '' INT; exec tee "] {
-        let folder = Folder::new("beside");
-        try_recipe(&folder, recipe(beginning), |_| {
-            let so_far = folder.0.join("bus.txt");
-            fs::read_to_string(so_far).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n")
+    try_recipe_for_bus_txt("pv", recipe("can-listen | (trap '' INT; exec tee -p "));
+}
+
+/// `commands` on a terminal of its own. Dropping it closes the terminal.
+#[track_caller]
+fn start_on_a_terminal(folder: &Folder, gateway: &Gateway, commands: &str) -> Running {
+    let mut script = tool("script");
+    script.args(["-qec", commands, "/dev/null"]).current_dir(&folder.0);
+    start(script.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0").env("SHELL", "/bin/bash"))
+}
+
+#[test]
+#[ignore = "needs pv, script"]
+fn pv_recipe_shows_the_rate_on_a_terminal() {
+    need(&["pv"]);
+    for beginning in ["can-listen | pv ", "can-listen | (trap '' INT; exec tee -p "] {
+        let folder = Folder::new("pv-terminal");
+        let gateway = Gateway::builder().frames_per_second(100.0).start();
+        let terminal = start_on_a_terminal(&folder, &gateway, recipe(beginning));
+        wait_until("a rate near 100/s", || {
+            let shown = String::from_utf8_lossy(&terminal.stdout_so_far()).into_owned();
+            let rates = shown.split('[').filter_map(|part| part.split(" /s]").next()?.trim().parse::<f64>().ok());
+            rates.into_iter().any(|rate| (50.0..200.0).contains(&rate))
         });
-        let expected = ["R ok\n".to_owned()].into_iter();
-        let expected = expected.chain((0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
-        assert_eq!(folder.read("bus.txt"), expected.collect::<String>());
     }
 }
 
 #[test]
+#[ignore = "needs script, nohup"]
+fn nohup_recipe_survives_the_terminal() {
+    let folder = Folder::new("nohup");
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = format!("{}\necho $! > pid; sleep 60", recipe("nohup can-listen "));
+    let terminal = start_on_a_terminal(&folder, &gateway, &commands);
+    let frames = || fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default().matches("CSD").count();
+    wait_until("frames", || frames() > 10);
+    drop(terminal);
+    wait_until("the message", || folder.read("bus.err").contains("the terminal has closed"));
+    let before = frames();
+    wait_until("more frames", || frames() > before + 10);
+    let pid = folder.read("pid").trim().parse().expect("a process number");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it can be signalled");
+    wait_until("the report", || folder.read("bus.err").contains("lost: 0 in the kernel"));
+}
+
+#[test]
+#[ignore = "needs bash, timeout"]
+fn timeout_recipe_ends_in_time_with_0() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = replaced(recipe("timeout --preserve-status 60 "), "60", "2");
+    let finished = Pipeline::start(&Folder::new("timeout"), &gateway, &commands).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.text().lines().count() > 50, "{finished:?}");
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn filter_recipe_asks_for_one_identifier() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let pipeline = Pipeline::start(&Folder::new("filter"), &gateway, recipe("can-listen --filter STD:123:7FF"));
+    pipeline.bash.wait_for_lines(2);
+    pipeline.press_ctrl_c();
+    assert_eq!(pipeline.end().code(), Some(0));
+    assert!(gateway.commands().contains(&"CAN 1 FILTER ADD STD 123 7FF\n".to_owned()), "{:?}", gateway.commands());
+}
+
+/// A block of code that begins so, up to its end.
+#[track_caller]
+fn block(beginning: &str) -> &'static str {
+    let (_, after) = README.split_once(&format!("\n{beginning}")).unwrap_or_else(|| panic!("no {beginning:?}"));
+    let start = README.len() - after.len() - beginning.len();
+    README[start..].split("\n```").next().unwrap_or_default()
+}
+
+#[test]
+#[ignore = "needs bash, timeout and 90 s"]
+fn bit_rate_recipe_finds_the_last_rate_within_100_s() {
+    let commands = block("for rate in ");
+    let rates = commands.split([' ', ';']).filter_map(|token| token.parse::<u32>().ok());
+    let last = rates.take_while(|rate| *rate != 9).last().expect("rates");
+    let gateway = Gateway::start();
+    let begun = Instant::now();
+    let mut pipeline = Pipeline::start(&Folder::new("bit-rate"), &gateway, commands);
+    let init = format!("CAN 1 INIT mode=LISTEN baudA={last}\n");
+    while !gateway.commands().contains(&init) {
+        assert!(begun.elapsed() < Duration::from_secs(100), "{last} was not tried: {:?}", gateway.commands());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let tried = gateway.commands().len();
+    wait_until("its START", || gateway.commands()[tried..].contains(&"CAN 1 START\n".to_owned()));
+    gateway.send("M 1 CSD 123 11 22\n");
+    wait_until("its end", || pipeline.bash.has_ended());
+    assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
+    let finished = pipeline.end();
+    let text = finished.text();
+    assert!(text.starts_with(&format!("{last} kbit/s: (")) && text.ends_with(") can1 123#1122\n"), "{finished:?}");
+    assert_eq!(text.lines().count(), 1, "{finished:?}");
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn ring_recipe_keeps_every_frame() {
+    need(&["tshark", "setsid"]);
+    let as_written = recipe("can-listen --format pcap | setsid -w tshark ");
+    // Of that size, the few frames fill several files.
+    for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "filesize:100000", "filesize:20"), 4..=9)] {
+        let (folder, gateway) = (Folder::new("ring"), Gateway::start());
+        let pipeline = Pipeline::start(&folder, &gateway, commands);
+        pipeline.bash.wait_for_stderr("Capturing on");
+        send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 0);
+        assert_eq!(pipeline.end().code(), Some(0));
+        let read = "for file in bus_*.pcapng; do echo $file >&2; tshark -r $file -T fields -e data.data; done";
+        let finished = run(tool("bash").args(["-c", read]).current_dir(&folder.0));
+        assert_same(finished.text().lines().map(str::to_uppercase), (0..FRAMES).map(hex));
+        let files = finished.stderr.matches(".pcapng").count();
+        assert!(count.contains(&files), "{files} files");
+    }
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn pcap_recipe_is_read_by_tshark() {
+    need(&["tshark"]);
+    let folder = Folder::new("pcap");
+    let read = || {
+        let read = "tshark -r bus.pcap -T fields -e data.data";
+        run(tool("bash").args(["-c", read]).current_dir(&folder.0)).text().to_uppercase()
+    };
+    try_recipe(&folder, recipe("can-listen --format pcap > bus.pcap"), |_| read());
+    assert_same(read().lines(), (0..FRAMES).map(hex));
+}
+
+#[test]
+#[ignore = "needs root, sudo"]
+fn sudo_recipe_keeps_target_and_path() {
+    need(&["sudo"]);
+    let folder = Folder::new("sudo");
+    try_recipe(&folder, recipe("sudo --preserve-env"), |_| folder.read("bus.log"));
+    assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
+}
+
+#[test]
+#[ignore = "needs sh, timeout"]
+fn cron_recipe_works_without_an_environment() {
+    let (folder, gateway) = (Folder::new("cron"), Gateway::builder().frames_per_second(100.0).start());
+    let bin = folder.0.join(".cargo/bin");
+    fs::create_dir_all(&bin).expect("a folder");
+    symlink(env!("CARGO_BIN_EXE_can-listen"), bin.join("can-listen")).expect("a link");
+    // What cron does: the time is taken off, `\%` is a percent sign, sh runs the rest.
+    let command = recipe("0 6 * * * ").trim_start_matches("0 6 * * * ").replace("\\%", "%");
+    let command = replaced(&replaced(&command, "10.8.0.109", &gateway.target()), "3600", "2");
+    let mut cron = tool("sh");
+    cron.args(["-c", &command]).env_clear();
+    cron.env("HOME", &folder.0).env("PATH", "/usr/bin:/bin").env("CAN_BIND", "127.0.0.1:0");
+    let finished = run(cron.current_dir("/"));
+    assert_eq!((finished.code(), finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+    let files = run(tool("bash").args(["-c", "cat bus-20??-??-??.log"]).current_dir(&folder.0));
+    assert!(files.text().lines().count() > 50 && files.text().contains(") can1 100#"), "{files:?}");
+}
+
+/// An SSH server for the user who runs the tests, and an `ssh` whose host `bench` is that server.
+struct SshServer {
+    folder: Folder,
+    _server: Running,
+}
+
+impl SshServer {
+    #[track_caller]
+    fn start(gateway: &Gateway) -> SshServer {
+        need(&["ssh", "sshd", "ssh-keygen"]);
+        let (folder, port) = (Folder::new("ssh"), free_tcp_port());
+        let here = folder.0.display().to_string();
+        for key in ["host", "user"] {
+            let made = run(tool("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &format!("{here}/{key}")]));
+            assert_eq!(made.code(), Some(0), "{made:?}");
+        }
+        let (path, target) = (path(), gateway.target());
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {here}/host\nAuthorizedKeysFile {here}/user.pub\nStrictModes no\n\
+             UsePAM no\nPidFile none\nPermitRootLogin yes\n\
+             SetEnv \"PATH={path}\" \"CAN_TARGET={target}\" \"CAN_BIND=127.0.0.1:0\"\n"
+        );
+        let config = folder.write("sshd_config", &config);
+        fs::create_dir_all("/run/sshd").expect("a folder that sshd needs");
+        let server = start(tool("sshd").args(["-D", "-e", "-f"]).arg(config));
+        server.wait_for_stderr("Server listening");
+        folder.write(
+            "ssh_config",
+            &format!(
+                "Host bench\nHostName 127.0.0.1\nPort {port}\nIdentityFile {here}/user\nStrictHostKeyChecking no\n\
+                 UserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+            ),
+        );
+        let ssh = tool("ssh").get_program().to_string_lossy().into_owned();
+        let ssh = folder.write("ssh", &format!("#!/bin/sh\nexec {ssh} -F {here}/ssh_config \"$@\"\n"));
+        fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).expect("a program");
+        SshServer { folder, _server: server }
+    }
+}
+
+#[test]
+#[ignore = "needs root, openssh-server, openssh-client, tshark"]
+fn ssh_recipe_shows_frames_of_a_remote_listener() {
+    need(&["tshark"]);
+    let gateway = Gateway::start();
+    let server = SshServer::start(&gateway);
+    let path = server.folder.0.display();
+    let tshark = format!("tshark -l {FIELDS} -i -");
+    let commands = format!("PATH={path}:$PATH\n{}", replaced(recipe("ssh bench "), "wireshark -k -i -", &tshark));
+    let pipeline = Pipeline::start(&server.folder, &gateway, &commands);
+    let client = gateway.wait_for_command("CAN 1 START\n").from;
+    pipeline.bash.wait_for_stderr("Capturing on");
+    (0..100).for_each(|number| gateway.send(frame(number)));
+    pipeline.bash.wait_for_lines(100);
+    pipeline.press_ctrl_c();
+    pipeline.end();
+    wait_until("the end of the remote can-listen", || {
+        gateway.send(frame(100));
+        queued(client).is_none()
+    });
+}
+
+/// The mock cluster of librdkafka, with one broker: SIGUSR1 takes it away, SIGUSR2 brings it back.
+const BROKER: &str = r#"
+import ctypes, glob, os, signal, confluent_kafka
+kafka = ctypes.CDLL(glob.glob(os.path.dirname(confluent_kafka.__file__) + ".libs/librdkafka*")[0])
+kafka.rd_kafka_conf_new.restype = kafka.rd_kafka_new.restype = ctypes.c_void_p
+kafka.rd_kafka_handle_mock_cluster.restype = ctypes.c_void_p
+kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+error = ctypes.create_string_buffer(512)
+conf = ctypes.c_void_p(kafka.rd_kafka_conf_new())
+assert kafka.rd_kafka_conf_set(conf, b"test.mock.num.brokers", b"1", error, 512) == 0, error.value
+client = ctypes.c_void_p(kafka.rd_kafka_new(0, conf, error, 512))
+cluster = ctypes.c_void_p(kafka.rd_kafka_handle_mock_cluster(client))
+signal.signal(signal.SIGUSR1, lambda *_: kafka.rd_kafka_mock_broker_set_down(cluster, 1))
+signal.signal(signal.SIGUSR2, lambda *_: kafka.rd_kafka_mock_broker_set_up(cluster, 1))
+print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
+while True: signal.pause()
+"#;
+
+#[test]
+#[ignore = "needs kcat, setsid and confluent-kafka (pip)"]
+fn kafka_recipe_delivers_in_order_through_an_outage() {
+    need(&["kcat", "setsid"]);
+    let (folder, gateway) = (Folder::new("kafka"), Gateway::start());
+    let broker = start(tool("python3").args(["-c", BROKER]));
+    broker.wait_for_lines(1);
+    let address = String::from_utf8(broker.stdout_so_far()).expect("text").trim().to_owned();
+    let recipe = recipe("can-listen --format candump | setsid -w kcat ");
+    let pipeline = Pipeline::start(&folder, &gateway, &replaced(recipe, "-b localhost ", &format!("-b {address} ")));
+    // The key, the partition and the value of each message in the topic.
+    let messages = || {
+        let mut consumer = tool("kcat");
+        consumer.args(["-C", "-q", "-e", "-o", "beginning", "-b", &address, "-t", "can", "-f", "%k %p %s\n"]);
+        run(&mut consumer).text()
+    };
+    gateway.wait_for_command("CAN 1 START\n");
+    for number in 0..2 {
+        gateway.send(frame(number));
+        wait_until("a frame on a slow bus", || messages().lines().count() > number as usize);
+    }
+    broker.signal(Signal::SIGUSR1);
+    pipeline.bash.wait_for_stderr("All broker connections are down");
+    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 2);
+    pipeline.bash.wait_for_stderr("lost: 0 in the kernel");
+    broker.signal(Signal::SIGUSR2);
+    let finished = pipeline.end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let messages = messages();
+    assert_same(without_times(&messages), (0..FRAMES).map(candump));
+    let places = messages.lines().map(|line| line.split(" (").next().expect(line));
+    assert_eq!(places.collect::<BTreeSet<_>>().len(), 1, "several keys or partitions");
+    assert!(messages.starts_with("gw1 "), "{messages}");
+}
+
+/// A command of the README's first pages for this gateway.
+#[track_caller]
+fn command_for(gateway: &Gateway, beginning: &str) -> String {
+    recipe(beginning).replace("10.8.0.109", &gateway.target())
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn first_commands_of_the_readme_work() {
+    let folder = Folder::new("first");
+    let gateway = Gateway::builder().frames_per_second(100.0).status("----").start();
+    let listener = Pipeline::start(&folder, &gateway, &command_for(&gateway, "can-listen --target "));
+    listener.bash.wait_for_stdout("M 1 CSD ");
+    let stop = |beginning| Pipeline::start(&folder, &gateway, &command_for(&gateway, beginning)).end();
+    assert_eq!(stop("can-stop --target ").code(), Some(0));
+    wait_until("a bus that is stopped", || !gateway.is_running());
+    listener.press_ctrl_c();
+    assert_eq!(listener.end().code(), Some(0));
+
+    let commands = [command_for(&gateway, "export CAN_TARGET="), command_for(&gateway, "can-listen > bus.txt")];
+    let listener = Pipeline::start(&folder, &gateway, &commands.join("\n"));
+    wait_until("frames", || fs::read_to_string(folder.0.join("bus.txt")).is_ok_and(|text| text.contains("M 1 CSD ")));
+    listener.press_ctrl_c();
+    assert_eq!(listener.end().code(), Some(0));
+    assert!(folder.read("bus.txt").lines().all(|line| line == "R ok" || line.starts_with("M 1 CSD ")));
+
+    for (beginning, command) in [
+        ("can-listen --listen-only ", "CAN 1 INIT mode=LISTEN baudA=250\n"),
+        ("can-listen --filter STD:0:0 --filter EXT:0:0   ", "CAN 1 FILTER ADD EXT 00000000 00000000\n"),
+    ] {
+        let listener = Pipeline::start(&folder, &gateway, recipe(beginning));
+        listener.bash.wait_for_stdout("M 1 CSD ");
+        listener.press_ctrl_c();
+        assert_eq!(listener.end().code(), Some(0));
+        assert!(gateway.commands().contains(&command.to_owned()), "{:?}", gateway.commands());
+    }
+
+    let stopped = stop("can-stop --confirm ");
+    assert_eq!(stopped.code(), Some(0), "{stopped:?}");
+    assert!(!gateway.is_running());
+}
+
+#[test]
+#[ignore = "needs cargo, and half a minute to build"]
+fn rust_example_streams_and_stops() {
+    let crate_folder = Folder::new("example");
+    let here = env!("CARGO_MANIFEST_DIR");
+    let manifest = format!(
+        "[package]\nname = \"example\"\nedition = \"2024\"\n[dependencies]\ncan-udp = {{ path = \"{here}\" }}\n[workspace]\n"
+    );
+    crate_folder.write("Cargo.toml", &manifest);
+    fs::copy(format!("{here}/Cargo.lock"), crate_folder.0.join("Cargo.lock")).expect("a copy");
+    fs::create_dir_all(crate_folder.0.join("src")).expect("a folder");
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("example");
+    let run_against = |gateway: &Gateway| {
+        let source = replaced(block("use std::io::"), "10.8.0.109:5000", &gateway.target());
+        crate_folder.write("src/main.rs", &replaced(&source, "UNSPECIFIED, 5000", "UNSPECIFIED, 0"));
+        let mut cargo = tool("cargo");
+        let built = cargo.args(["build", "--quiet", "--offline"]).current_dir(&crate_folder.0);
+        let built = built.env("CARGO_TARGET_DIR", &target).status().expect("cargo");
+        assert!(built.success(), "the example does not build");
+        run(&mut Command::new(target.join("debug/example")))
+    };
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let finished = run_against(&gateway);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.text().lines().filter(|line| line.starts_with("M 1 CSD ")).count() > 30, "{finished:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
+
+    let finished = run_against(&Gateway::builder().silent(true).start());
+    assert_eq!(finished.code(), Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("CAN 1 INIT STD 250") && !finished.stderr.contains("--"), "{finished:?}");
+}
+
+#[test]
 #[ignore = "needs mawk"]
-fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
+fn gaps_recipe_shows_each_when_it_is_over() {
     need(&["mawk"]);
     let (folder, gateway) = (Folder::new("gaps"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen --format candump | (trap '' INT; exec mawk "));
@@ -670,7 +1039,7 @@ fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
 
 #[test]
 #[ignore = "needs bash"]
-fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
+fn reconnect_recipe_survives_a_power_cycle() {
     let folder = Folder::new("power");
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let commands = replaced(recipe("while can-listen --idle-timeout 10 "), "10 >>", "1 --timeout 0.3 >>");
@@ -688,7 +1057,7 @@ fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
 
 #[test]
 #[ignore = "needs python-can"]
-fn the_recipe_for_blf_keeps_every_frame() {
+fn blf_recipe_keeps_every_frame() {
     need_python_can();
     let folder = Folder::new("blf");
     let convert = recipe("can_logconvert ");
@@ -735,7 +1104,7 @@ impl Recorder {
 
 #[test]
 #[ignore = "needs curl"]
-fn the_recipe_for_influxdb_says_to_versions_2_and_3_what_the_readme_says() {
+fn influxdb_recipe_works_with_versions_2_and_3() {
     need(&["curl"]);
     let (folder, server) = (Folder::new("influxdb-2"), Recorder::start());
     let settings = |name: &str| {
@@ -797,7 +1166,7 @@ fn random_frames(count: usize) -> Vec<Frame> {
 
 #[test]
 #[ignore = "needs tshark"]
-fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond_and_calls_none_malformed() {
+fn tshark_reads_every_field_of_10_000_frames_from_a_file() {
     need(&["tshark"]);
     let folder = Folder::new("tshark-file");
     let frames = random_frames(10_000);
@@ -834,7 +1203,7 @@ fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond
 
 #[test]
 #[ignore = "needs tshark"]
-fn tshark_reads_every_field_of_ten_thousand_frames_live_from_the_pipe_of_the_recipe() {
+fn wireshark_recipe_shows_10_000_frames_live() {
     need(&["tshark"]);
     let folder = Folder::new("tshark-pipe");
     let frames = random_frames(10_000);

@@ -84,7 +84,7 @@ for m in bus:
 
 #[test]
 #[ignore = "needs root, a kernel with vcan, can-utils and python-can: .ci/vm runs it"]
-fn the_recipe_for_socketcan_shows_every_frame_to_candump_and_python_can() {
+fn socketcan_recipe_shows_every_frame() {
     let made = Command::new("sh").args(["-c", recipe("sudo modprobe vcan;").replace("sudo ", "").as_str()]).status();
     assert!(made.is_ok_and(|status| status.success()), "no vcan0");
     let _interface = Interface;
