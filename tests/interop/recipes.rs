@@ -661,7 +661,9 @@ fn tee_recipe_keeps_every_frame() {
 #[ignore = "needs pv"]
 fn pv_recipe_with_a_file_keeps_every_frame() {
     need(&["pv"]);
-    try_recipe_for_bus_txt("pv", recipe("can-listen | (trap '' INT; exec tee -p "));
+    // pv exits with an error at Ctrl-C.
+    let commands = format!("{}\n[ $PIPESTATUS = 0 ]", recipe("can-listen | (trap '' INT; exec tee -p "));
+    try_recipe_for_bus_txt("pv", &commands);
 }
 
 /// `commands` on a terminal of its own. Dropping it closes the terminal.
@@ -699,8 +701,9 @@ fn nohup_recipe_survives_the_terminal() {
     wait_until("frames", || frames() > 10);
     drop(terminal);
     wait_until("the message", || folder.read("bus.err").contains("the terminal has closed"));
+    // A second of frames: a signal that comes as the terminal closes counts as its closing.
     let before = frames();
-    wait_until("more frames", || frames() > before + 10);
+    wait_until("more frames", || frames() > before + 100);
     let pid = folder.read("pid").trim().parse().expect("a process number");
     kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it can be signalled");
     wait_until("the report", || folder.read("bus.err").contains("lost: 0 in the kernel"));
@@ -918,13 +921,12 @@ fn kafka_recipe_delivers_in_order_through_an_outage() {
         run(&mut consumer).text()
     };
     gateway.wait_for_command("CAN 1 START\n");
-    for number in 0..2 {
-        gateway.send(frame(number));
-        wait_until("a frame on a slow bus", || messages().lines().count() > number as usize);
-    }
+    // kcat reads pieces of 128 bytes, so it holds back the last lines until more follow.
+    (0..100).for_each(|number| gateway.send(frame(number)));
+    wait_until("frames of a slow bus", || messages().lines().count() > 90);
     broker.signal(Signal::SIGUSR1);
     pipeline.bash.wait_for_stderr("All broker connections are down");
-    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 2);
+    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 100);
     pipeline.bash.wait_for_stderr("lost: 0 in the kernel");
     broker.signal(Signal::SIGUSR2);
     let finished = pipeline.end();
@@ -964,7 +966,7 @@ fn first_commands_of_the_readme_work() {
 
     for (beginning, command) in [
         ("can-listen --listen-only ", "CAN 1 INIT mode=LISTEN baudA=250\n"),
-        ("can-listen --filter STD:0:0 --filter EXT:0:0   ", "CAN 1 FILTER ADD EXT 00000000 00000000\n"),
+        ("can-listen --filter STD:0:0 --filter EXT:0:0   ", "CAN 1 FILTER ADD EXT 0 0\n"),
     ] {
         let listener = Pipeline::start(&folder, &gateway, recipe(beginning));
         listener.bash.wait_for_stdout("M 1 CSD ");
