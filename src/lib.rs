@@ -1,43 +1,45 @@
-//! A CAN bus behind a UDP gateway of HMS Ixxat's CAN@net family (ASCII protocol), on stdout.
+//! A CAN bus behind a UDP gateway of HMS Ixxat's CAN@net family (ASCII protocol).
 //!
-//! Two programs are made of this library. `can-listen` brings the gateway's CAN controller up with a handshake and then
-//! prints every datagram that the gateway streams; `can-stop` halts the controller.
+//! Two programs are built on this library: `can-listen` starts the bus and prints every datagram that the gateway streams,
+//! `can-stop` stops it. A listener of one's own takes a dozen lines:
+//!
+//! ```no_run
+//! use std::net::SocketAddr;
+//!
+//! use can_udp::gateway::{Connection, Event, Setup};
+//!
+//! let local = SocketAddr::from(([0, 0, 0, 0], 5000));
+//! let gateway = SocketAddr::from(([10, 8, 0, 109], 5000));
+//! let mut bus = Connection::open(local, gateway)?; // bind, connect, discard what was queued
+//! bus.start(&Setup::default())?; // INIT, FILTER CLEAR, FILTER ADD, START
+//! for _ in 0..1000 {
+//!     if let Event::Datagram(bytes) = bus.next_event(None) {
+//!         print!("{}", String::from_utf8_lossy(bytes)); // as in "M 1 CSD 100 55 AA"
+//!     }
+//! }
+//! bus.stop(1)?; // Ok only if the gateway confirmed it
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # The way of a datagram
 //!
 //! ```text
-//! gateway --UDP--> socket --> exchange --> session --> intake --> format --> spool --> writer thread --> stdout
-//!                             \-> handshake (replies in, commands out) --UDP--> gateway
+//! gateway --UDP--> socket -> driver -> session -> printer -> format -> spool -> stdout thread --> stdout
+//!                            \-> handshake, transaction: replies in, commands out --UDP--> gateway
 //! ```
 //!
-//! [`cli::listen`] gets all that can fail: the module `socket` opens the socket, `drops` counts what the kernel drops there.
-//! Then `session` runs from beginning to end, on the main thread. Its loop takes turns of `exchange`: that reads, gives
-//! replies to the state machine in [`gateway::handshake`], sends what that wants sent, and keeps the clock; `session` decides what
-//! follows. Once `START` is out it hands each datagram to `intake`, which counts it, lets [`mod@format`] turn it into
-//! bytes and puts these into the `spool`, never waiting for stdout; the thread in `writer` writes the spool out.
+//! * [`gateway`] talks to the gateway. Its driver reads the socket, feeds the state machines `handshake` (which command
+//!   follows which answer) and `transaction` (one command and its answer), and sends what they want sent.
+//!   [`gateway::Connection`] is all of that behind one call, [`next_event`](gateway::Connection::next_event).
+//! * [`mod@format`] turns one frame into bytes: candump lines, InfluxDB points, pcap records.
+//! * `output` counts and encodes datagrams and writes them to stdout on a thread of its own, so that the loop never waits
+//!   for a slow reader.
+//! * [`cli`] is the two programs. Its `session` decides what follows from each event; `advice` has every hint and remedy.
 //!
-//! Around that: `silence` explains why nothing comes, `ending` is what holds up the end, `report` the last line, `signal`
-//! what a signal means, `stderr` the queue of words in front of stderr. [`cli::stop`] is the other program, [`cli::options`] what
-//! the user can say to both.
-//!
-//! [`gateway`] and [`mod@format`] touch no socket, clock or thread, and can be used alone:
-//!
-//! ```
-//! use can_udp::format::frame::{Frame, Id};
-//! use can_udp::gateway::reply::{Line, lines};
-//!
-//! let datagram = b"M 1 CSD 100 55 AA\r\nM 1 FED 18FE0201 01 02\r\nE 1 BUSOFF\r\n";
-//! let mut ids = Vec::new();
-//! for line in lines(datagram) {
-//!     if let Line::Frame(line) = Line::classify(line) {
-//!         ids.push(Frame::parse(line)?.id());
-//!     }
-//! }
-//! assert_eq!(ids, [Id::Standard(0x100), Id::Extended(0x18FE0201)]);
-//! # Ok::<(), can_udp::format::frame::Malformed>(())
-//! ```
-//!
-//! Linux is what is supported.
+//! Imports point one way, from `cli` over `output` and `format` to `gateway`. Only Linux is supported.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("can-udp works on Linux only: it reads /proc and relies on how Linux delivers UDP datagrams");
 
 pub mod cli;
 pub mod format;

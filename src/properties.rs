@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::cli::address::{Bind, Target};
+use crate::cli::address::{LocalAddr, Target};
 use crate::cli::options::ListenOptions;
 use crate::format::frame::{Frame, Id, Kind};
 use crate::format::{Aside, Format, Formatter, Influx, candump};
@@ -511,7 +511,7 @@ proptest! {
             prop_assert_eq!(target.to_string(), text);
             // Names are left alone: this is no place to ask a resolver.
             if let Ok(ip) = host.parse::<IpAddr>() {
-                let resolved = target.resolve(&Bind::default()).expect("an address");
+                let resolved = target.resolve(&LocalAddr::default()).expect("an address");
                 prop_assert_eq!(resolved, SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
             }
         }
@@ -528,7 +528,7 @@ proptest! {
             (ip, Some(port)) => format!("{ip}:{port}"),
             (ip, None) => ip.to_string(),
         };
-        let bind: Bind = text.parse().expect("an address");
+        let bind: LocalAddr = text.parse().expect("an address");
         prop_assert_eq!(bind.address(gateway), SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
         prop_assert_eq!(bind.with_any_port().address(gateway), SocketAddr::new(ip.to_canonical(), 0));
     }
@@ -537,7 +537,7 @@ proptest! {
     fn any_text_can_be_given_where_an_address_or_a_number_is_wanted(
         text in prop_oneof![any::<String>(), "[0-9a-fx:.\\[\\]%+-]{0,25}", "\\[?[0-9a-f:]{0,12}\\]?:?[0-9]{0,6}"],
     ) {
-        let _ = text.parse::<Bind>();
+        let _ = text.parse::<LocalAddr>();
         let _ = text.parse::<BitRate>();
         for option in ["--timeout", "--idle-timeout", "--status-after", "--attempts", "--channel", "-n", "--filter"] {
             let _ = ListenOptions::try_parse_from(["can-listen", &format!("{option}={text}")]);

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use anyhow::{Result, anyhow};
 
 /// The UDP port of the gateway and, unless told otherwise, ours.
-pub const PORT: u16 = 5000;
+pub const DEFAULT_PORT: u16 = 5000;
 
-/// The gateway: `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+/// The gateway: `HOST`, `HOST:DEFAULT_PORT`, `[IPV6]` or `[IPV6]:DEFAULT_PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     text: String,
@@ -24,7 +24,7 @@ impl Target {
     /// # Errors
     ///
     /// The resolver does not know the name, or its addresses are not of `local`'s kind.
-    pub fn resolve(&self, local: &Bind) -> Result<SocketAddr> {
+    pub fn resolve(&self, local: &LocalAddr) -> Result<SocketAddr> {
         let canonical = |address: SocketAddr| match address.ip().to_canonical() {
             IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
             IpAddr::V6(_) => address,
@@ -55,13 +55,13 @@ impl FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address \
+        const USAGE: &str = "write HOST or HOST:DEFAULT_PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address \
                              (with --target or in CAN_TARGET)";
         let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
-            let (host, after) = bracketed.split_once(']').ok_or(SHAPE)?;
+            let (host, after) = bracketed.split_once(']').ok_or(USAGE)?;
             match after {
                 "" => (host, None),
-                _ => (host, Some(after.strip_prefix(':').ok_or(SHAPE)?)),
+                _ => (host, Some(after.strip_prefix(':').ok_or(USAGE)?)),
             }
         } else if text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()) {
             return Err("write an IPv6 address in brackets, as in [fd00::1], [fd00::1]:5000 or [fe80::1%eth0] \
@@ -74,14 +74,14 @@ impl FromStr for Target {
         };
         let plain = |c: char| c.is_ascii_graphic() && !"[]/,;\"'\\".contains(c);
         if host.is_empty() || !host.chars().all(|c| plain(c) || c.is_alphanumeric()) {
-            return Err(SHAPE);
+            return Err(USAGE);
         }
         // The system would make 10.8.0.0 of 10.8.0.
         if host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.parse::<Ipv4Addr>().is_err() {
             return Err("an IPv4 address is four numbers from 0 to 255 (with --target or in CAN_TARGET)");
         }
         let port = match port {
-            None => PORT,
+            None => DEFAULT_PORT,
             // A sign would be taken for a part of the number.
             Some(digits) => Some(digits)
                 .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
@@ -93,18 +93,18 @@ impl FromStr for Target {
     }
 }
 
-/// Where our own end is bound: `IP`, `IP:PORT`, `[IPV6]` or `[IPV6]:PORT`. Port 0 takes any free one. The default is
-/// the wildcard address of the target's family and port [`PORT`].
+/// Where our own end is bound: `IP`, `IP:DEFAULT_PORT`, `[IPV6]` or `[IPV6]:DEFAULT_PORT`. Port 0 takes any free one. The default is
+/// the wildcard address of the target's family and port [`DEFAULT_PORT`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bind {
+pub struct LocalAddr {
     ip: Option<IpAddr>,
     port: Option<u16>,
 }
 
-impl Bind {
+impl LocalAddr {
     /// The same address with any free port.
-    pub fn with_any_port(self) -> Bind {
-        Bind { port: Some(0), ..self }
+    pub fn with_any_port(self) -> LocalAddr {
+        LocalAddr { port: Some(0), ..self }
     }
 
     /// The address to bind for talking to `gateway`.
@@ -113,28 +113,28 @@ impl Bind {
             SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         };
-        SocketAddr::new(self.ip.unwrap_or(wildcard), self.port.unwrap_or(PORT))
+        SocketAddr::new(self.ip.unwrap_or(wildcard), self.port.unwrap_or(DEFAULT_PORT))
     }
 }
 
-impl FromStr for Bind {
+impl FromStr for LocalAddr {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free \
+        const USAGE: &str = "write IP or IP:DEFAULT_PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free \
                              one (with --bind or in CAN_BIND)";
         let (ip, port) = match text.parse::<SocketAddr>() {
-            Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => return Err(SHAPE),
+            Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => return Err(USAGE),
             Ok(address) => (address.ip(), Some(address.port())),
             Err(_) => {
                 let unbracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
                 match unbracketed.unwrap_or(text).parse::<IpAddr>() {
                     Ok(ip) if unbracketed.is_none() || ip.is_ipv6() => (ip, None),
-                    _ => return Err(SHAPE),
+                    _ => return Err(USAGE),
                 }
             }
         };
         // An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is one that reaches IPv4 gateways.
-        Ok(Bind { ip: Some(ip.to_canonical()), port })
+        Ok(LocalAddr { ip: Some(ip.to_canonical()), port })
     }
 }

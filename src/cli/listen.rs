@@ -5,20 +5,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::CommandFactory;
 
-use crate::cli::messages::{Stderr, Verbosity, exit_code};
+use crate::cli::advice;
+use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::ListenOptions;
-use crate::cli::session::{Kit, Session};
-use crate::cli::shutdown::Ending;
+use crate::cli::session::{self, Resources};
+use crate::cli::shutdown::Shutdown;
 use crate::cli::signal::{self, Signal, Terminal};
 use crate::format::Format;
-use crate::gateway::driver::Connection;
+use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
-use crate::gateway::socket::{RECEIVE_BUFFER, open, receive_buffer};
+use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
+use crate::output::printer::Printer;
 use crate::output::spool::Spool;
-use crate::output::stdout::{LARGER_BUFFER, Writer};
+use crate::output::stdout::{LARGER_BUFFER, StdoutThread};
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away), or
 /// fails; tells what to leave with. What there is to say has been said on stderr.
@@ -26,80 +28,85 @@ use crate::output::stdout::{LARGER_BUFFER, Writer};
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, for good. Such a signal ends the whole process at
 /// once, with exit code 130, unless it is the first one while the stream runs.
 pub fn run(options: &ListenOptions) -> ExitCode {
-    let verbosity = match (options.gateway.quiet, options.verbose) {
+    let verbosity = match (options.common.quiet, options.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    exit_code("can-listen", verbosity, |stderr| {
-        let ending = Arc::new(Ending::default());
+    run_and_report("can-listen", verbosity, |stderr| {
+        let ending = Arc::new(Shutdown::default());
         let terminal = handle_signals(options, &ending, stderr).context("cannot handle signals")?;
         if options.format == Format::Pcap && io::stdout().is_terminal() {
             let words = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
             ListenOptions::command().error(clap::error::ErrorKind::ArgumentConflict, words).exit();
         }
-        let gateway = options.gateway.target.resolve(&options.gateway.local())?;
-        let connection = Arc::new(Connection::new(open(options.gateway.local().address(gateway), gateway)?));
-        let _ = ending.connection.set(Arc::clone(&connection));
+        let gateway = options.common.target.resolve(&options.common.local())?;
+        let bus = Connection::open(options.common.local().address(gateway), gateway)
+            .map_err(|error| anyhow!(advice::open_error(&error)))?;
+        let _ = ending.waker.set(bus.waker());
         let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
-        let drops = Arc::new(DropCounter::of(&connection.socket));
-        let granted = receive_buffer(&connection.socket).unwrap_or_default();
-        let local = connection.socket.local_addr().context("the socket has no address")?;
-        stderr.step(format_args!("from {local} to {gateway}"));
+        let drops = Arc::new(DropCounter::of(bus.socket()));
+        let granted = receive_buffer(bus.socket()).unwrap_or_default();
+        let local = bus.socket().local_addr().context("the socket has no address")?;
+        stderr.debug(format_args!("from {local} to {gateway}"));
         let of = if granted < RECEIVE_BUFFER {
             format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
         } else {
             String::new()
         };
-        stderr.step(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
-        let writer = Writer {
+        stderr.debug(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
+        let writer = StdoutThread {
             spool: Arc::clone(&spool),
-            connection: Arc::clone(&connection),
+            waker: bus.waker(),
             drops: Arc::clone(&drops),
             receive_buffer: granted,
             stderr: stderr.clone(),
         };
         let writer = writer.start().context("cannot write to stdout")?;
-        let session = Session::new(Kit {
+        let printer = Printer::new(options, Arc::clone(&spool));
+        let resources = Resources {
             options,
             gateway,
-            connection: &connection,
-            ending,
+            shutdown: ending,
             terminal,
+            printer,
             spool: Arc::clone(&spool),
             drops,
-            writer,
-            stderr,
-        });
-        let result = session.run();
+            stdout: writer,
+            messages: stderr,
+        };
+        let result = session::run(resources, bus);
         // Where the handshake failed, nobody has closed it.
         spool.close();
         result
     })
 }
 
-fn handle_signals(options: &ListenOptions, ending: &Arc<Ending>, stderr: &Stderr) -> Result<Terminal, ctrlc::Error> {
-    let (ending, stderr, stop_command) = (Arc::clone(ending), stderr.clone(), options.gateway.stop_command());
-    signal::handle(move |signal| match (signal, ending.connection.get()) {
-        (Signal::TerminalClosed, _) => stderr.say(
+fn handle_signals(
+    options: &ListenOptions,
+    ending: &Arc<Shutdown>,
+    stderr: &Messages,
+) -> Result<Terminal, ctrlc::Error> {
+    let (ending, stderr, stop_command) = (Arc::clone(ending), stderr.clone(), options.common.can_stop_command_line());
+    signal::handle(move |signal| match (signal, ending.waker.get()) {
+        (Signal::TerminalClosed, _) => stderr.warn(
             "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends \
              it",
         ),
-        (Signal::End, None) => stderr.leave("left at once, before anything was sent", 130),
-        (Signal::End, Some(connection)) if !ending.signalled.swap(true, Relaxed) => {
-            if ending.begun.load(Relaxed) {
-                stderr.say("it is ending already; Ctrl-C once more leaves at once");
+        (Signal::End, None) => stderr.exit("exited before anything was sent", 130),
+        (Signal::End, Some(waker)) if !ending.signalled.swap(true, Relaxed) => {
+            if ending.in_progress.load(Relaxed) {
+                stderr.warn("shutting down; press Ctrl-C again to quit now");
             }
-            connection.wake();
+            waker.wake();
         }
-        (Signal::End, Some(_)) if ending.bus_is_halted.load(Relaxed) => {
-            stderr.leave("left at once: what still waited for stdout is lost; the bus is halted", 130);
+        (Signal::End, Some(_)) if ending.bus_is_stopped.load(Relaxed) => {
+            stderr.exit("exited; unwritten output was discarded; the bus is halted", 130);
         }
-        (Signal::End, Some(_)) => stderr.leave(
+        (Signal::End, Some(_)) => stderr.exit(
             format_args!(
-                "left at once: what still waited for stdout is lost, and the bus may still run, halt it with: \
-                 {stop_command}"
+                "exited; unwritten output was discarded; the bus may still run, stop it with:\n{stop_command}"
             ),
             130,
         ),

@@ -16,7 +16,7 @@ const LINES_MAX: usize = 1200;
 const GATEWAY_LINES_MAX: usize = 1000;
 
 /// How long the end of the program waits for stderr.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ pub(crate) enum Verbosity {
 
 /// Says things on stderr, each line under the program's name.
 #[derive(Clone, Debug)]
-pub(crate) struct Stderr {
+pub(crate) struct Messages {
     program: &'static str,
     verbosity: Verbosity,
     begun: Instant,
@@ -49,58 +49,58 @@ struct State {
     skipped: u64,
 }
 
-impl Stderr {
+impl Messages {
     /// Starts the thread.
     ///
     /// # Errors
     ///
     /// The system's, if it gives no thread.
-    fn new(program: &'static str, verbosity: Verbosity) -> io::Result<Stderr> {
+    fn new(program: &'static str, verbosity: Verbosity) -> io::Result<Messages> {
         let shared = Arc::<Shared>::default();
         let writer = Arc::clone(&shared);
         thread::Builder::new().name("stderr".to_owned()).spawn(move || writer.write_for_ever())?;
-        Ok(Stderr { program, verbosity, begun: Instant::now(), shared })
+        Ok(Messages { program, verbosity, begun: Instant::now(), shared })
     }
 
     /// Says something, unless the user wants quiet.
-    pub fn note(&self, words: impl Display) {
+    pub fn info(&self, words: impl Display) {
         if self.verbosity > Verbosity::Quiet {
-            self.say(words);
+            self.warn(words);
         }
     }
 
     /// Says what happens now, and when that is, to a user who wants each step.
-    pub fn step(&self, words: impl Display) {
+    pub fn debug(&self, words: impl Display) {
         if self.verbosity == Verbosity::Verbose {
-            self.say(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
+            self.warn(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
         }
     }
 
     /// Tells what came from the gateway, of which there may be more than can be shown, to a user who wants each step.
-    pub fn step_for_gateway(&self, words: impl Display) {
+    pub fn debug_from_gateway(&self, words: impl Display) {
         if self.verbosity == Verbosity::Verbose {
-            self.say_for_gateway(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
+            self.warn_from_gateway(format_args!("{:.3} s: {words}", self.begun.elapsed().as_secs_f64()));
         }
     }
 
     /// Says something to every user.
-    pub fn say(&self, words: impl Display) {
+    pub fn warn(&self, words: impl Display) {
         self.put(words, LINES_MAX);
     }
 
     /// Says what the gateway wants said, of which there may be more than can be shown.
-    pub fn say_for_gateway(&self, words: impl Display) {
+    pub fn warn_from_gateway(&self, words: impl Display) {
         self.put(words, GATEWAY_LINES_MAX);
     }
 
     /// How many lines did not fit.
-    pub fn skipped(&self) -> u64 {
+    pub fn not_shown(&self) -> u64 {
         self.shared.lock().skipped
     }
 
     /// Says why, if stderr takes it in a moment, and leaves the process.
-    pub fn leave(&self, words: impl Display, code: i32) -> ! {
-        self.say(words);
+    pub fn exit(&self, words: impl Display, code: i32) -> ! {
+        self.warn(words);
         self.flush(Duration::from_millis(100));
         process::exit(code);
     }
@@ -123,12 +123,12 @@ impl Stderr {
 }
 
 /// Does a program's work; tells what to leave with, after an error was said.
-pub(crate) fn exit_code(
+pub(crate) fn run_and_report(
     program: &'static str,
     verbosity: Verbosity,
-    work: impl FnOnce(&Stderr) -> anyhow::Result<()>,
+    work: impl FnOnce(&Messages) -> anyhow::Result<()>,
 ) -> ExitCode {
-    let stderr = match Stderr::new(program, verbosity) {
+    let stderr = match Messages::new(program, verbosity) {
         Ok(stderr) => stderr,
         Err(error) => {
             let _ = io::stderr().write_all(format!("{program}: cannot start a thread: {error}\n").as_bytes());
@@ -137,9 +137,9 @@ pub(crate) fn exit_code(
     };
     let result = work(&stderr);
     if let Err(error) = &result {
-        stderr.say(format_args!("{error:#}"));
+        stderr.warn(format_args!("{error:#}"));
     }
-    stderr.flush(LAST_WORDS);
+    stderr.flush(FINAL_FLUSH_TIMEOUT);
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -1,8 +1,12 @@
 //! The two programs.
 
 pub mod address;
+pub(crate) mod address_watch;
+pub(crate) mod advice;
+pub(crate) mod handshake;
 pub mod listen;
 pub(crate) mod messages;
+pub(crate) mod notices;
 pub mod options;
 pub(crate) mod report;
 pub(crate) mod session;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser};
 
-use crate::cli::address::{Bind, Target};
+use crate::cli::address::{LocalAddr, Target};
 use crate::format::Format;
-use crate::gateway::command::{BitRate, CHANNELS, Command, DataBitRate, Filter, Init};
-use crate::gateway::handshake::Retry;
+use crate::gateway::command::{BitRate, CHANNELS, DataBitRate, Filter, Init};
+use crate::gateway::{RetryConfig, Setup};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams
 ///
@@ -20,7 +20,7 @@ use crate::gateway::handshake::Retry;
 pub struct ListenOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
-    pub gateway: GatewayOptions,
+    pub common: CommonOptions,
     /// Bit rate of the bus in kbit/s
     ///
     /// One of 5, 10, 20, 50, 100, 125, 250, 500, 800 and 1000. A wrong one can disturb a live bus; see --listen-only.
@@ -94,7 +94,7 @@ const SESSION: &str = "Session";
 pub struct StopOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
-    pub gateway: GatewayOptions,
+    pub common: CommonOptions,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub retry: RetryOptions,
@@ -107,7 +107,7 @@ pub struct StopOptions {
 
 /// Which gateway, from where, and how much is said about it.
 #[derive(Args, Clone, Debug)]
-pub struct GatewayOptions {
+pub struct CommonOptions {
     /// The gateway
     ///
     /// A name, an IPv4 or a bracketed IPv6 address; port 5000 unless given.
@@ -125,7 +125,7 @@ pub struct GatewayOptions {
     ///
     /// Port 0 takes any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
     #[arg(short, long, env = "CAN_BIND", hide_env_values = true, value_name = "IP[:PORT]", help_heading = GATEWAY)]
-    pub bind: Option<Bind>,
+    pub bind: Option<LocalAddr>,
     /// The gateway's CAN port
     #[arg(
         short,
@@ -171,25 +171,25 @@ pub struct RetryOptions {
 }
 
 impl ListenOptions {
-    /// The commands of the handshake, in their order.
-    pub(crate) fn handshake(&self) -> Vec<Command> {
-        let channel = self.gateway.channel;
-        let init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
-        let mut commands = vec![Command::Init { channel, init }, Command::FilterClear { channel }];
-        commands.extend(self.filters.iter().map(|&filter| Command::FilterAdd { channel, filter }));
-        commands.push(Command::Start { channel });
-        commands
+    /// What the handshake sets up.
+    pub(crate) fn setup(&self) -> Setup {
+        Setup {
+            channel: self.common.channel,
+            init: Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only },
+            filters: self.filters.clone(),
+            retry: self.retry.config(),
+        }
     }
 }
 
-impl GatewayOptions {
+impl CommonOptions {
     /// The local address, given or not.
-    pub(crate) fn local(&self) -> Bind {
+    pub(crate) fn local(&self) -> LocalAddr {
         self.bind.unwrap_or_default()
     }
 
     /// The `can-stop` that halts this very bus.
-    pub(crate) fn stop_command(&self) -> String {
+    pub(crate) fn can_stop_command_line(&self) -> String {
         let mut command = format!("can-stop --confirm --target {}", self.target);
         if self.channel != 1 {
             command += &format!(" --channel {}", self.channel);
@@ -198,9 +198,10 @@ impl GatewayOptions {
     }
 }
 
-impl From<&RetryOptions> for Retry {
-    fn from(options: &RetryOptions) -> Retry {
-        Retry { timeout: options.timeout, attempts: options.attempts }
+impl RetryOptions {
+    /// When commands are sent again.
+    pub(crate) fn config(&self) -> RetryConfig {
+        RetryConfig { timeout: self.timeout, attempts: self.attempts }
     }
 }
 

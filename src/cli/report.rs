@@ -9,20 +9,22 @@ use crate::gateway::drops::Drops;
 
 /// What is known of the bus in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bus {
+pub(crate) enum BusState {
     /// The gateway refused to start it.
     NotStarted,
     /// The gateway confirmed that it is halted, or said so last.
-    Halted,
+    Stopped,
     /// Nobody halted it.
-    Runs,
+    Running,
+    /// The gateway said then that it is stopped.
+    ReportedStopped(std::time::Instant),
     /// The gateway has fallen silent, or did not confirm `STOP`.
-    MayRun,
+    Unknown,
 }
 
 /// What was counted of the stream.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct Stats {
     pub datagrams: u64,
     pub bytes: u64,
     /// Frames that were printed; `None` in raw, which does not look for any.
@@ -34,15 +36,12 @@ pub(crate) struct Counts {
     /// Datagrams that came after stdout had failed.
     pub after_failure: u64,
     pub malformed_lines: u64,
-    pub network_errors: u64,
-    /// Frames that came before `START`.
-    pub handshake_frames: u64,
 }
 
 /// What the last line is made of.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub counts: Counts,
+    pub stats: Stats,
     /// What the kernel dropped.
     pub drops: Drops,
     /// Datagrams that were written out, in whole batches.
@@ -50,18 +49,21 @@ pub(crate) struct Report {
     /// How writing to stdout failed, if it did.
     pub write_error: Option<io::Error>,
     /// Lines for stderr that did not fit into its queue.
-    pub words_skipped: u64,
+    pub messages_not_shown: u64,
+    pub network_errors: u64,
+    /// Frames that came before `START`.
+    pub handshake_frames: u64,
     pub duration: Duration,
-    pub bus: Bus,
+    pub bus: BusState,
     /// The command that halts the bus.
-    pub stop_command: String,
+    pub can_stop: String,
 }
 
 impl Report {
     /// Whether a user who wants quiet must see the line.
-    pub fn something_is_missing(&self) -> bool {
+    pub fn has_losses(&self) -> bool {
         let unwritten = if self.reader_is_gone() { 0 } else { self.unwritten() };
-        self.drops.count + self.counts.overflowed + self.counts.malformed_lines + unwritten > 0
+        self.drops.count + self.stats.overflowed + self.stats.malformed_lines + unwritten > 0
     }
 
     /// The failure of stdout, if it is one: a reader that went away is none.
@@ -74,9 +76,8 @@ impl Report {
         Some(anyhow!("cannot write to stdout: {error}; {advice}"))
     }
 
-    /// The line.
-    pub fn line(&self) -> String {
-        let Counts { datagrams, bytes, frames, overflowed, .. } = self.counts;
+    fn line(&self) -> String {
+        let Stats { datagrams, bytes, frames, overflowed, .. } = self.stats;
         let frames = frames.map(|frames| plural(frames, "frame") + ", ").unwrap_or_default();
         let dropped = match self.drops {
             Drops { count, may_be_more: false } => count.to_string(),
@@ -97,36 +98,42 @@ impl Report {
             lost => line += &format!("; {} not written to stdout", plural(lost, "datagram")),
         }
         for (count, what, fate) in [
-            (self.counts.malformed_lines, "malformed line", "left out"),
-            (self.words_skipped, "message", "not shown"),
-            (self.counts.network_errors, "network error", "survived"),
-            (self.counts.handshake_frames, "frame", "during the handshake not printed"),
+            (self.stats.malformed_lines, "malformed line", "left out"),
+            (self.messages_not_shown, "message", "not shown"),
+            (self.network_errors, "network error", "(recovered)"),
+            (self.handshake_frames, "frame", "received during the handshake, not printed"),
         ] {
             if count > 0 {
                 line += &format!("; {} {fate}", plural(count, what));
             }
         }
-        line + match self.bus {
-            Bus::NotStarted => "; the bus was not started",
-            Bus::Halted => "; the bus is halted",
-            Bus::Runs => "; the bus still runs, halt it with: ",
-            Bus::MayRun => "; the bus may still run, halt it with: ",
-        } + match self.bus {
-            Bus::NotStarted | Bus::Halted => "",
-            Bus::Runs | Bus::MayRun => &self.stop_command,
+        line + &match self.bus {
+            BusState::NotStarted => "; the bus was not started".to_owned(),
+            BusState::Stopped => "; the bus is halted".to_owned(),
+            BusState::ReportedStopped(at) => {
+                format!("; the bus was reported stopped {:.0} s ago", at.elapsed().as_secs_f64())
+            }
+            BusState::Running => format!("; the bus still runs, stop it with:\n{}", self.can_stop),
+            BusState::Unknown => format!("; the bus may still run, stop it with:\n{}", self.can_stop),
         }
     }
 
-    /// Datagrams that were received and are not known to be written; a batch that was cut counts as a whole.
+    /// Datagrams that were received and are not known to be written; a batch that was cut stats as a whole.
     fn unwritten(&self) -> u64 {
         match self.write_error {
-            Some(_) => self.counts.spooled + self.counts.after_failure - self.written,
+            Some(_) => self.stats.spooled + self.stats.after_failure - self.written,
             None => 0,
         }
     }
 
     fn reader_is_gone(&self) -> bool {
         self.write_error.as_ref().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.line())
     }
 }
 

@@ -1,9 +1,7 @@
-//! A session from beginning to end: the order of things.
-//!
-//! Everything between gateway and session happens in one loop, on the main thread, from the first `INIT` to the last
-//! `STOP`. Each turn of the module `exchange` tells what happened; here is what follows from it.
+//! Runs one session: handshake, stream, shutdown. Everything happens in one loop on the main thread, from the first `INIT`
+//! to the last `STOP`. [`Connection`] says what happened; here is what follows from it.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,346 +10,319 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
 
-use crate::cli::messages::Stderr;
+use crate::cli::address_watch::AddressWatch;
+use crate::cli::advice;
+use crate::cli::handshake::{debug_sent, handshake};
+use crate::cli::messages::Messages;
+use crate::cli::notices::print;
 use crate::cli::options::ListenOptions;
-use crate::cli::report::{Bus, Report};
-use crate::cli::shutdown::{Ending, PATIENCE};
+use crate::cli::report::{BusState, Report};
+use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::signal::Terminal;
-use crate::cli::silence::{Silence, Verdict};
-use crate::gateway::command::Command;
-use crate::gateway::driver::{Connection, Exchange, Turn, earlier};
+use crate::cli::silence::Silence;
+use crate::format::Format;
 use crate::gateway::drops::DropCounter;
-use crate::gateway::handshake::{Answer, Failure, Machine, Retry};
 use crate::gateway::reply::{Line, Reply, has_only_replies, lines};
-use crate::gateway::socket::share;
-use crate::output::printer::Intake;
+use crate::gateway::{Command, Connection, Event, Failure, Outcome};
+use crate::output::printer::Printer;
 use crate::output::spool::Spool;
-use crate::text::escape_truncated;
 
-/// How often the terminal is checked, where it matters.
-const CHECK_TERMINAL_EVERY: Duration = Duration::from_secs(1);
+mod silence;
 
-/// What a session needs and can fail to get, so it is had before `INIT` is sent.
-pub(crate) struct Kit<'a> {
+/// How often the terminal is checked, where that is needed.
+pub(crate) const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon one message about the network may follow another.
+const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a session needs and can fail to acquire, so it is acquired before `INIT` is sent.
+pub(crate) struct Resources<'a> {
     pub options: &'a ListenOptions,
     pub gateway: SocketAddr,
-    pub connection: &'a Arc<Connection>,
-    pub ending: Arc<Ending>,
+    pub shutdown: Arc<Shutdown>,
     pub terminal: Terminal,
+    pub printer: Printer,
     pub spool: Arc<Spool>,
     pub drops: Arc<DropCounter>,
-    /// The result of all writing to stdout comes out here.
-    pub writer: Receiver<io::Result<()>>,
-    pub stderr: &'a Stderr,
+    /// Receives the result of all writing to stdout.
+    pub stdout: Receiver<io::Result<()>>,
+    pub messages: &'a Messages,
 }
 
-/// Where a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Handshake,
-    Streaming,
-    /// The end has begun, and STOP is to be confirmed.
-    Stopping,
-    /// What arrived before this moment is still taken.
-    Draining(Instant),
+/// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away).
+///
+/// # Errors
+///
+/// What happened, to what, at which step, and what to try.
+pub(crate) fn run(mut resources: Resources<'_>, mut bus: Connection) -> Result<()> {
+    handshake(&mut resources, &mut bus)?;
+    let mut session = Session::new(resources, bus);
+    session.stream();
+    session.report()
 }
 
-/// The session itself.
-pub(crate) struct Session<'a> {
-    kit: Kit<'a>,
-    exchange: Exchange<&'a Connection>,
-    intake: Intake,
+/// A session after `START` has left.
+struct Session<'a> {
+    resources: Resources<'a>,
+    bus: Connection,
+    stage: Stage,
+    bus_state: BusState,
     silence: Silence,
-    /// When START was sent.
+    address: AddressWatch,
+    /// When `START` left, and when the shutdown began.
     started: Instant,
-    phase: Phase,
+    ended: Option<Instant>,
     next_terminal_check: Instant,
-    /// When the user is told what the end waits for.
-    patience: Option<Instant>,
-    /// Whether answers to STATUS can be expected.
-    status_is_sent: bool,
-    /// What is known of the bus, if not what STATUS said of it.
-    bus: Option<Bus>,
-    /// What went wrong; the last is told last.
+    /// Whether answers to `STATUS` can come.
+    status_was_requested: bool,
+    network_errors: u64,
+    last_network_message: Option<Instant>,
+    /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
 }
 
+enum Stage {
+    Streaming,
+    /// `STOP` is to be confirmed. The user is told of that at `notice_at`.
+    Stopping {
+        notice_at: Option<Instant>,
+    },
+    /// What arrived before `until` is still printed.
+    Draining {
+        until: Instant,
+    },
+}
+
 impl<'a> Session<'a> {
-    pub fn new(kit: Kit<'a>) -> Session<'a> {
-        let (options, now) = (kit.options, Instant::now());
-        let retry = Retry::from(&options.retry);
-        let machine = Machine::new(now, retry, retry.initial_quiet(), options.handshake());
+    fn new(mut resources: Resources<'a>, mut bus: Connection) -> Session<'a> {
+        let started = bus.received_at();
+        let ListenOptions { status_after, idle_timeout, .. } = *resources.options;
+        resources.drops.reset();
+        resources.printer.begin();
+        // A time stamp is the time of reading, and people read a terminal.
+        bus.set_moderated(resources.options.format == Format::Raw && !io::stdout().is_terminal());
+        resources.messages.info(format_args!(
+            "START sent to {} (channel {}); waiting for data (Ctrl-C to stop)",
+            resources.gateway, resources.options.common.channel
+        ));
         Session {
-            exchange: Exchange::new(&**kit.connection, machine, now),
-            intake: Intake::new(options, Arc::clone(&kit.spool), kit.stderr.clone()),
-            silence: Silence::new(now, options.status_after, options.idle_timeout, options.bitrate),
-            started: now,
-            phase: Phase::Handshake,
-            next_terminal_check: now + CHECK_TERMINAL_EVERY,
-            patience: None,
-            status_is_sent: false,
-            bus: None,
+            stage: Stage::Streaming,
+            bus_state: BusState::Unknown,
+            silence: Silence::new(started, status_after, idle_timeout),
+            address: AddressWatch::new(bus.socket(), resources.gateway, status_after),
+            started,
+            ended: None,
+            next_terminal_check: started + TERMINAL_CHECK_INTERVAL,
+            status_was_requested: false,
+            network_errors: 0,
+            last_network_message: None,
             failures: Vec::new(),
-            kit,
+            resources,
+            bus,
         }
     }
 
-    /// Runs until it ends as asked (by a signal, by its count, or because the reader of stdout went away).
-    ///
-    /// # Errors
-    ///
-    /// What happened, to whom, at which step, and what to try.
-    pub fn run(mut self) -> Result<()> {
+    /// Returns when everything has been received that the session still prints.
+    fn stream(&mut self) {
+        let channel = self.resources.options.common.channel;
         loop {
-            match self.exchange.turn(self.wakes_at()) {
-                Turn::Datagram => self.note_datagram(),
-                Turn::Sent(command, copy) => self.note_sent(command, copy),
-                Turn::TakeOver(words) => self.kit.stderr.note(format_args!(
-                    "the gateway refused INIT ({words}), so its controller probably still runs: stopping it, then INIT \
-                     again"
-                )),
-                Turn::Settled(command, answer) => self.note_settled(command, answer),
-                Turn::Failed(failure) => self.note_failure(failure)?,
-                Turn::Trouble => self.note_trouble(),
-                // Decided here and not where the signal comes, so that none falls between START and the stream.
-                Turn::Woken if self.phase == Phase::Handshake => self.kit.stderr.leave(
-                    format_args!(
-                        "left at once, during the handshake: the bus may run or not, halt it with: {}",
-                        self.kit.options.gateway.stop_command()
-                    ),
-                    130,
-                ),
-                Turn::Woken => self.end(),
-                Turn::Due if matches!(self.phase, Phase::Draining(since) if since <= self.exchange.read_up_to()) => {
-                    break;
+            let deadline = self.next_deadline();
+            match self.bus.next_event(deadline) {
+                Event::Datagram(datagram) => {
+                    let is_data = !has_only_replies(datagram);
+                    if is_data || !self.status_was_requested || !holds_only_status(datagram, channel) {
+                        print(&mut self.resources, datagram, false);
+                    }
+                    self.on_printed(is_data);
                 }
-                Turn::Due => self.note_time(),
-            }
-        }
-        // What arrives from now on is nobody's loss.
-        let drops = self.kit.drops.count();
-        self.kit.spool.close();
-        let write_error = self.kit.ending.wait_for_writer(&self.kit.writer, self.kit.stderr).err();
-        let report = Report {
-            counts: self.intake.counts,
-            drops,
-            written: self.kit.spool.written(),
-            write_error,
-            words_skipped: self.kit.stderr.skipped(),
-            duration: self.started.elapsed(),
-            bus: self.bus.unwrap_or(match self.silence.bus_runs() {
-                Some(true) => Bus::Runs,
-                Some(false) => Bus::Halted,
-                None => Bus::MayRun,
-            }),
-            stop_command: self.kit.options.gateway.stop_command(),
-        };
-        if !self.kit.options.gateway.quiet || report.something_is_missing() {
-            self.kit.stderr.say(report.line());
-        }
-        self.failures.extend(report.stdout_failure());
-        let Some(last) = self.failures.pop() else { return Ok(()) };
-        for error in self.failures {
-            self.kit.stderr.say(format_args!("{error:#}"));
-        }
-        Err(last)
-    }
-
-    fn wakes_at(&self) -> Option<Instant> {
-        let terminal = self.kit.terminal.matters().then_some(self.next_terminal_check);
-        match self.phase {
-            Phase::Handshake => terminal,
-            Phase::Streaming => {
-                // While an answer is still to come, nothing else is asked.
-                let ask = self.silence.ask_at().filter(|_| self.exchange.machine.is_idle());
-                let idle = self.kit.options.idle_timeout.map(|timeout| self.silence.last_data() + timeout);
-                earlier(earlier(ask, idle), terminal)
-            }
-            Phase::Stopping => earlier(self.patience, terminal),
-            Phase::Draining(since) => Some(since),
-        }
-    }
-
-    fn note_datagram(&mut self) {
-        let datagram = self.exchange.datagram();
-        if self.phase == Phase::Handshake {
-            for line in lines(datagram) {
-                match Line::classify(line) {
-                    Line::Frame(_) => self.intake.counts.handshake_frames += 1,
-                    _ => self.kit.stderr.step_for_gateway(format_args!("heard {}", escape_truncated(line))),
+                Event::Answer { command: Command::Status { .. }, .. } => {}
+                Event::Answer { command, datagram } => {
+                    let is_ok = lines(datagram).any(|line| Line::classify(line) == Line::Reply(Reply::Ok));
+                    print(&mut self.resources, datagram, true);
+                    if is_ok && matches!(command, Command::Start { .. }) {
+                        self.on_start_answered();
+                    }
+                    self.on_printed(false);
                 }
+                Event::Sent { command, attempt, left } => {
+                    debug_sent(self.resources.messages, &self.bus, command, attempt, left);
+                }
+                Event::Completed { command, outcome } => self.on_completed(command, outcome),
+                Event::Failed(failure) => self.on_failure(failure),
+                Event::NetworkError(error) => {
+                    let is_port_closed = error.port_is_closed();
+                    let cause = if is_port_closed { "port closed".to_owned() } else { error.to_string() };
+                    self.on_network_error(&cause, is_port_closed);
+                }
+                Event::Woken => self.begin_shutdown(),
+                Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => break,
+                Event::Timeout => self.on_timeout(),
+                _ => {}
             }
-            return;
         }
-        let in_hand = self.exchange.machine.in_hand();
-        if !has_only_replies(datagram) {
-            if let Some(gap) = self.silence.data(self.exchange.now()) {
-                self.kit.stderr.note(format_args!("data comes again, after {:.1} s", gap.as_secs_f64()));
-            }
-            if self.phase == Phase::Streaming && matches!(in_hand, Some(Command::Status { .. })) {
-                self.exchange.machine.withdraw_status();
-            }
-        } else if self.status_is_sent && self.answers_status(datagram, in_hand) {
-            return;
-        }
-        self.intake.accept(self.exchange.datagram(), in_hand.is_some());
-        if self.intake.is_complete() {
-            self.end();
+        // A START that was refused and is not checked by a STATUS any more.
+        if let Some(failure) = self.bus.cancel() {
+            self.on_failure(failure);
         }
     }
 
-    /// Whether a datagram of replies holds nothing but answers to our `STATUS`.
-    fn answers_status(&self, replies: &[u8], in_hand: Option<Command>) -> bool {
-        let is_outstanding = matches!(in_hand, Some(Command::Status { .. }));
-        lines(replies).all(|line| match Line::classify(line) {
-            Line::Reply(Reply::Status(status)) => status.channel == self.kit.options.gateway.channel,
-            Line::Reply(_) => is_outstanding,
-            _ => false,
-        })
-    }
-
-    fn note_sent(&mut self, command: Command, copy: u32) {
-        match self.exchange.network_error() {
-            None => self.kit.stderr.step(format_args!("sent {command} (attempt {copy})")),
-            Some(error) => self.kit.stderr.step(format_args!("could not send {command}: {error}")),
-        }
-        self.status_is_sent |= matches!(command, Command::Status { .. });
-        if let (Command::Start { .. }, Phase::Handshake) = (command, self.phase) {
-            self.phase = Phase::Streaming;
-            self.started = self.exchange.now();
-            self.silence.begin(self.started);
-            self.kit.drops.begin();
-            self.intake.begin();
-            self.kit.stderr.note(format_args!(
-                "START is sent to {} (channel {}); waiting for data, Ctrl-C ends it",
-                self.kit.gateway, self.kit.options.gateway.channel
-            ));
+    fn next_deadline(&self) -> Option<Instant> {
+        let terminal = self.resources.terminal.needs_polling().then_some(self.next_terminal_check);
+        match self.stage {
+            Stage::Streaming => {
+                // Only one command can be in flight.
+                let ask = self.silence.ask_at().filter(|_| self.bus.is_idle());
+                let probe = Some(self.address.probe_at(self.silence.last_data()));
+                [ask, probe, self.idle_at(), terminal].into_iter().flatten().min()
+            }
+            Stage::Stopping { notice_at } => notice_at.into_iter().chain(terminal).min(),
+            Stage::Draining { until } => Some(until),
         }
     }
 
-    fn note_settled(&mut self, command: Command, answer: Option<Answer>) {
+    /// When `--idle-timeout` ends the session.
+    fn idle_at(&self) -> Option<Instant> {
+        self.resources.options.idle_timeout.map(|timeout| self.silence.last_data() + timeout)
+    }
+
+    fn on_printed(&mut self, is_data: bool) {
+        if is_data {
+            if let Some(gap) = self.silence.on_data(self.bus.received_at()) {
+                self.resources.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
+            }
+            if let Stage::Streaming = self.stage {
+                self.bus_state = BusState::Running;
+                self.bus.cancel_status();
+            }
+        }
+        if self.resources.printer.is_complete() {
+            self.begin_shutdown();
+        }
+    }
+
+    fn on_start_answered(&mut self) {
+        self.silence.on_start_answered();
+        if let Stage::Streaming = self.stage {
+            self.bus_state = BusState::Running;
+        }
+    }
+
+    fn on_completed(&mut self, command: Command, outcome: Outcome) {
+        let messages = self.resources.messages;
         match command {
             Command::Start { .. } => {
-                let outcome = if answer.is_some() { "answered" } else { "not answered" };
-                self.kit.stderr.step(format_args!("START was {outcome}; the port is shared with can-stop from now on"));
-                if answer.is_some() {
-                    self.silence.start_is_answered();
-                }
-                // Where that cannot be, can-stop takes a free port.
-                let _ = share(&self.kit.connection.socket);
+                let answer = if let Outcome::Answered(_) = outcome { "answered" } else { "not answered" };
+                messages.debug(format_args!("START was {answer}"));
             }
-            Command::Stop { .. } if self.phase == Phase::Stopping => {
-                if matches!(answer, Some(Answer::Status(_))) {
-                    self.kit
-                        .stderr
-                        .note("STOP was sent again and refused, but the gateway says that the bus is halted");
-                }
-                self.bus = Some(Bus::Halted);
-                self.kit.ending.bus_is_halted.store(true, Relaxed);
-                self.phase = Phase::Draining(Instant::now());
+            Command::Stop { .. } => {
+                self.bus_state = BusState::Stopped;
+                self.resources.shutdown.bus_is_stopped.store(true, Relaxed);
+                self.stage = Stage::Draining { until: Instant::now() };
             }
-            Command::Status { .. } if self.phase == Phase::Streaming => self.explain_silence(answer),
+            Command::Status { .. } if matches!(self.stage, Stage::Streaming) => self.on_status(outcome),
             _ => {}
         }
     }
 
-    fn explain_silence(&mut self, answer: Option<Answer>) {
-        match self.silence.answer(self.exchange.now(), answer, self.exchange.port_is_closed()) {
-            Verdict::Nothing => {}
-            Verdict::StartAgain { words, warn } => {
-                if warn {
-                    self.kit.stderr.say(words);
-                } else {
-                    self.kit.stderr.note(words);
-                }
-                self.exchange.machine.push(Command::Start { channel: self.kit.options.gateway.channel });
+    fn on_failure(&mut self, failure: Failure) {
+        let Resources { gateway, .. } = self.resources;
+        let explanation = advice::failure(gateway, self.bus.retry(), &failure, self.bus.network_error());
+        self.failures.push(anyhow!(explanation));
+        match failure {
+            Failure::Refused(Command::Start { .. }, _) => self.bus_state = BusState::NotStarted,
+            _ => self.bus_state = BusState::Unknown,
+        }
+        match failure.command() {
+            Command::Stop { .. } => self.stage = Stage::Draining { until: Instant::now() },
+            _ => self.begin_shutdown(),
+        }
+    }
+
+    fn on_network_error(&mut self, cause: &str, is_port_closed: bool) {
+        self.network_errors += 1;
+        let now = self.bus.received_at();
+        let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
+        if is_due && matches!(self.stage, Stage::Streaming) {
+            self.last_network_message = Some(now);
+            let hint = if is_port_closed { "; is it restarting?" } else { "" };
+            let gateway = self.resources.gateway;
+            self.resources.messages.warn(format_args!("{gateway} unreachable ({cause}), still listening{hint}"));
+        }
+    }
+
+    fn on_timeout(&mut self) {
+        let now = self.bus.read_up_to();
+        if self.next_terminal_check <= now {
+            self.next_terminal_check = now + TERMINAL_CHECK_INTERVAL;
+            self.resources.terminal.check();
+        }
+        match &mut self.stage {
+            Stage::Streaming => self.on_silence(now),
+            Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
+                *notice_at = None;
+                let hint = self.resources.shutdown.quit_hint();
+                self.resources
+                    .messages
+                    .warn(format_args!("waiting for the gateway to confirm STOP; {hint} (the bus may keep running)"));
             }
-            Verdict::Tell(words) => self.kit.stderr.note(words),
-            Verdict::Warn(words) => self.kit.stderr.say(words),
+            _ => {}
         }
     }
 
-    /// A failed handshake is the session's end at once; any other is told in the end.
-    fn note_failure(&mut self, failure: Failure) -> Result<()> {
-        let error = self.exchange.explain(&failure, self.kit.gateway);
-        if self.phase == Phase::Handshake {
-            return Err(error);
-        }
-        if let Failure::Refused(Command::Start { .. }, _) = failure {
-            self.failures.push(error);
-            self.bus = Some(Bus::NotStarted);
-        } else {
-            self.failures.push(error.context("the bus may still run: STOP was not confirmed"));
-            self.bus = Some(Bus::MayRun);
-        }
-        self.kit.ending.begun.store(true, Relaxed);
-        self.phase = Phase::Draining(Instant::now());
-        Ok(())
-    }
-
-    fn note_trouble(&mut self) {
-        if self.phase == Phase::Handshake {
+    /// Begins the shutdown, unless it has begun.
+    fn begin_shutdown(&mut self) {
+        if !matches!(self.stage, Stage::Streaming) {
             return;
         }
-        self.intake.counts.network_errors += 1;
-        if self.intake.counts.network_errors == 1 && self.phase == Phase::Streaming {
-            let cause = match self.exchange.network_error() {
-                Some(error) if !self.exchange.port_is_closed() => error.to_string(),
-                _ => "its port is closed, is it starting anew?".to_owned(),
-            };
-            self.kit.stderr.say(format_args!("cannot hear {} for now, still listening: {cause}", self.kit.gateway));
+        self.resources.shutdown.in_progress.store(true, Relaxed);
+        let now = Instant::now();
+        self.ended = Some(now);
+        if !self.resources.options.stop_on_exit {
+            self.bus.cancel_status();
+            self.stage = Stage::Draining { until: now };
+            return;
+        }
+        self.stage = Stage::Stopping { notice_at: Some(now + SHUTDOWN_NOTICE_AFTER) };
+        if let Some(failure) = self.bus.begin_stop(self.resources.options.common.channel) {
+            self.on_failure(failure);
         }
     }
 
-    /// Something is due; what, the clock tells.
-    fn note_time(&mut self) {
-        let now = self.exchange.read_up_to();
-        let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
-        if is_due(Some(self.next_terminal_check)) {
-            self.next_terminal_check = now + CHECK_TERMINAL_EVERY;
-            self.kit.terminal.check();
+    /// Waits until everything is written, and prints what was counted.
+    fn report(mut self) -> Result<()> {
+        let Resources { options, shutdown, printer, spool, drops, stdout, messages, .. } = self.resources;
+        // Datagrams dropped from here on are not counted.
+        let drops = drops.count();
+        spool.close();
+        let write_error = shutdown.wait_for_stdout(&stdout, messages).err();
+        let report = Report {
+            stats: printer.stats,
+            drops,
+            written: spool.written(),
+            write_error,
+            messages_not_shown: messages.not_shown(),
+            network_errors: self.network_errors,
+            handshake_frames: self.bus.handshake_frames(),
+            duration: self.ended.unwrap_or_else(Instant::now) - self.started,
+            bus: self.bus_state,
+            can_stop: options.common.can_stop_command_line(),
+        };
+        if !options.common.quiet || report.has_losses() {
+            messages.warn(&report);
         }
-        if self.phase == Phase::Stopping && is_due(self.patience) {
-            self.patience = None;
-            self.kit.stderr.say(format_args!(
-                "waiting for the gateway to confirm STOP; {}, and the bus may run on",
-                self.kit.ending.way_out()
-            ));
+        self.failures.extend(report.stdout_failure());
+        let Some(last) = self.failures.pop() else { return Ok(()) };
+        for error in self.failures {
+            messages.warn(format_args!("{error:#}"));
         }
-        if self.phase != Phase::Streaming {
-            return;
-        }
-        if self.exchange.machine.is_idle() && is_due(self.silence.ask_at()) {
-            self.silence.ask(now);
-            self.exchange.machine.push(Command::Status { channel: self.kit.options.gateway.channel });
-        }
-        if let Some(timeout) = self.kit.options.idle_timeout {
-            if is_due(Some(self.silence.last_data() + timeout)) {
-                let explanation = self.silence.explanation(self.exchange.port_is_closed());
-                self.failures.push(anyhow!(
-                    "nothing has arrived from {} for {} s (--idle-timeout): {explanation}",
-                    self.kit.gateway,
-                    timeout.as_secs_f64()
-                ));
-                self.bus = (!self.silence.gateway_answers()).then_some(Bus::MayRun);
-                self.end();
-            }
-        }
+        Err(last)
     }
+}
 
-    /// Begins the end, unless it has begun already.
-    fn end(&mut self) {
-        if self.phase != Phase::Streaming {
-            return;
-        }
-        self.kit.ending.begun.store(true, Relaxed);
-        if self.kit.options.stop_on_exit && self.silence.bus_runs() != Some(false) {
-            self.exchange.machine.stop(Instant::now(), self.kit.options.gateway.channel);
-            self.patience = Some(Instant::now() + PATIENCE);
-            self.phase = Phase::Stopping;
-        } else {
-            self.exchange.machine.withdraw_status();
-            self.phase = Phase::Draining(Instant::now());
-        }
-    }
+/// Whether these replies are nothing but late answers to `STATUS`.
+fn holds_only_status(replies: &[u8], channel: u8) -> bool {
+    lines(replies).all(|line| match Line::classify(line) {
+        Line::Reply(Reply::Status(status)) => status.channel == channel,
+        _ => false,
+    })
 }

@@ -54,7 +54,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Whether [`Terminal::check`] is to be called, about once a second.
-    pub fn matters(&self) -> bool {
+    pub fn needs_polling(&self) -> bool {
         self.gone.as_ref().is_some_and(|gone| gone.get().is_none())
     }
 

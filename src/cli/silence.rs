@@ -1,219 +1,180 @@
-//! What a silent bus means. A silent bus, a dead gateway, a lost `START`, a wrong bit rate, a bus that somebody halted:
-//! all look the same to a listener that only listens. `STATUS` tells most of them apart, so it is asked once for each
-//! silence and its answer is explained. It explains, it does not decide. No socket, no clock, no thread.
+//! When a silent bus is asked about, and what is reported of it. A dead gateway, a lost `START`, a wrong bit rate, a bus that
+//! another program stopped: all look the same to a listener. `STATUS` tells most of them apart, so it is sent once in each
+//! silence, and again every minute while it is refused or not answered. It explains; data alone decides whether a session
+//! ends. No socket, no clock, no thread.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::gateway::command::BitRate;
-use crate::gateway::handshake::Answer;
 use crate::gateway::reply::Status;
+use crate::gateway::{Answer, Outcome};
 
-/// How long after one question the next may follow: a bus with a frame every few seconds is not asked every time.
-const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How soon one `STATUS` may follow another: a bus with a frame every few seconds is not asked about every time.
+const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The silences of one session.
 #[derive(Debug)]
 pub(crate) struct Silence {
-    /// After how long a silence the gateway is asked; `None` for never.
+    /// How long a silence lasts before `STATUS` is sent; `None` for never.
     after: Option<Duration>,
-    bit_rate: BitRate,
-    start_answered: bool,
-    /// START is sent again and not yet known to have arrived.
-    start_in_doubt: bool,
-    /// When the last data came, or START was sent.
+    start: Start,
+    /// When the last data came, or `START` was sent.
     last_data: Instant,
-    data_has_come: bool,
-    /// When the gateway was asked last, and whether that was in this silence.
-    asked: Option<(Instant, bool)>,
-    /// What the gateway answered in this silence; `Some(None)` if nothing.
-    word: Option<Option<Answer>>,
-    /// The explanation that the user was given last, and whether it was in this silence.
-    explained: Option<(String, bool)>,
+    /// When `STATUS` was last sent, in any silence.
+    last_asked: Option<Instant>,
+    current: Current,
 }
 
-/// What is to be done about an answer.
-#[derive(Debug, PartialEq, Eq)]
+/// What became of `START`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It was not answered.
+    Unanswered,
+    /// It was lost, and is sent again.
+    Resent,
+    /// It was answered, or `STATUS` says that the controller runs.
+    Answered,
+    /// Data has come.
+    Streaming,
+}
+
+/// The silence that lasts; data ends it.
+#[derive(Debug, Default)]
+struct Current {
+    asked: bool,
+    cause: Cause,
+    /// The cause that was reported last.
+    last_told: Option<Cause>,
+}
+
+/// What is known of the cause of a silence.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Cause {
+    /// Nothing yet.
+    #[default]
+    Unknown,
+    /// `STATUS` was not answered; what the network says.
+    NoReply(Option<String>),
+    /// The gateway refused `STATUS` with this text.
+    Refused(String),
+    /// The gateway's answer.
+    Status(Status),
+}
+
+/// What to do about an answer to `STATUS`.
+#[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
-    /// The user knows it already.
+    /// It was reported in this silence already.
     Nothing,
-    /// `START` was lost: it is to be sent again. The words say so, also to who wants quiet if there is more to warn of.
-    StartAgain { words: String, warn: bool },
-    /// To be told, unless the user wants quiet.
-    Tell(String),
-    /// To be told in any case.
-    Warn(String),
+    /// `START` was lost, so it must be sent again; the other flags of this status still mean something.
+    StartAgain(Status),
+    /// Report [`Silence::cause`] of a silence that has lasted so long.
+    Report(Duration),
 }
 
 impl Silence {
-    /// Begins when `START` is sent. With an idle timeout that would end the session before the answer is there, the
-    /// gateway is asked after half of that.
-    pub fn new(now: Instant, status_after: Duration, idle_timeout: Option<Duration>, bit_rate: BitRate) -> Silence {
+    /// Begins when `START` is sent. `STATUS` follows after `status_after` (0 for never), or after half of an idle timeout
+    /// that would end the session before the answer has come.
+    pub fn new(now: Instant, status_after: Duration, idle_timeout: Option<Duration>) -> Silence {
         let after = (!status_after.is_zero()).then(|| match idle_timeout {
             Some(idle) if idle < 2 * status_after => idle / 2,
             _ => status_after,
         });
-        Silence {
-            after,
-            bit_rate,
-            start_answered: false,
-            start_in_doubt: false,
-            last_data: now,
-            data_has_come: false,
-            asked: None,
-            word: None,
-            explained: None,
+        Silence { after, start: Start::Unanswered, last_data: now, last_asked: None, current: Current::default() }
+    }
+
+    /// The gateway answered `START` with `R ok`.
+    pub fn on_start_answered(&mut self) {
+        if self.start != Start::Streaming {
+            self.start = Start::Answered;
         }
     }
 
-    /// `START` was sent.
-    pub fn begin(&mut self, now: Instant) {
-        self.last_data = now;
+    /// Data came. Returns how long there was none, if that was reported or as long as it takes to ask why.
+    pub fn on_data(&mut self, now: Instant) -> Option<Duration> {
+        let before = mem::replace(&mut self.last_data, now);
+        self.start = Start::Streaming;
+        let gap = now.saturating_duration_since(before);
+        let is_long = self.after.is_some_and(|after| gap >= after);
+        // Cheap, since this happens at every datagram.
+        if !is_long && !self.current.asked {
+            return None;
+        }
+        let ended = mem::take(&mut self.current);
+        (is_long || ended.last_told.is_some()).then_some(gap)
     }
 
-    /// The gateway said `R ok` to `START`.
-    pub fn start_is_answered(&mut self) {
-        self.start_answered = true;
-        self.start_in_doubt = false;
+    /// When `STATUS` is to be sent next, if no answer is awaited.
+    pub fn ask_at(&self) -> Option<Instant> {
+        let due = self.last_data + self.after?;
+        if let (true, Cause::Unknown | Cause::Status(_)) = (self.current.asked, &self.current.cause) {
+            return None;
+        }
+        Some(self.last_asked.map_or(due, |last| due.max(last + MIN_QUERY_INTERVAL)))
+    }
+
+    /// `STATUS` is being sent.
+    pub fn mark_asked(&mut self, now: Instant) {
+        self.last_asked = Some(now);
+        self.current.asked = true;
+    }
+
+    /// `STATUS` was answered, or was not; `network` is what the network says about that.
+    pub fn on_answer(&mut self, now: Instant, outcome: Outcome, network: Option<String>) -> Verdict {
+        self.current.cause = match outcome {
+            Outcome::Answered(Answer::Status(status)) if status.stopped && self.start == Start::Unanswered => {
+                self.start = Start::Resent;
+                // Its answer is out of date from now on. A minute later the next one may be asked for.
+                self.current = Current::default();
+                return Verdict::StartAgain(status);
+            }
+            Outcome::Answered(Answer::Status(status)) => {
+                if !status.stopped {
+                    self.on_start_answered();
+                }
+                Cause::Status(status)
+            }
+            Outcome::Answered(Answer::Refused(text)) => Cause::Refused(text),
+            // It says nothing about the controller.
+            Outcome::Answered(Answer::Ok) => Cause::Unknown,
+            Outcome::NoReply(_) => Cause::NoReply(network),
+        };
+        if self.current.last_told.as_ref() == Some(&self.current.cause) {
+            return Verdict::Nothing;
+        }
+        self.current.last_told = Some(self.current.cause.clone());
+        Verdict::Report(now.saturating_duration_since(self.last_data))
+    }
+
+    /// What is known of the cause of the silence that lasts.
+    pub fn cause(&self) -> &Cause {
+        &self.current.cause
+    }
+
+    /// What became of `START`.
+    pub fn start(&self) -> Start {
+        self.start
     }
 
     /// When the last data came, or `START` was sent.
     pub fn last_data(&self) -> Instant {
         self.last_data
     }
+}
 
-    /// Data came. Returns how long there was none, if the user was told of it.
-    pub fn data(&mut self, now: Instant) -> Option<Duration> {
-        let before = std::mem::replace(&mut self.last_data, now);
-        self.data_has_come = true;
-        self.start_in_doubt = false;
-        // All else is of the silence that is over.
-        if let Some((_, in_this_silence)) = &mut self.asked {
-            *in_this_silence = false;
-        }
-        self.word = None;
-        let (_, in_this_silence) = self.explained.as_mut()?;
-        std::mem::take(in_this_silence).then(|| now.saturating_duration_since(before))
-    }
-
-    /// When the gateway is to be asked.
-    pub fn ask_at(&self) -> Option<Instant> {
-        let due = self.last_data + self.after?;
-        match self.asked {
-            None => Some(due),
-            Some((_, true)) => None,
-            Some((last, false)) => Some(due.max(last + ASK_EVERY)),
+impl Cause {
+    /// Whether a user who wants to see only warnings must see it.
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Cause::Unknown => false,
+            Cause::NoReply(_) | Cause::Refused(_) => true,
+            Cause::Status(status) => status.bus_off || status.error_warning || status.overrun,
         }
     }
 
-    /// The gateway is being asked.
-    pub fn ask(&mut self, now: Instant) {
-        self.asked = Some((now, true));
-    }
-
-    /// The gateway answered the question, or did not; `port_is_closed` if the network said so meanwhile.
-    pub fn answer(&mut self, now: Instant, answer: Option<Answer>, port_is_closed: bool) -> Verdict {
-        let is_stopped = matches!(answer, Some(Answer::Status(status)) if status.stopped);
-        let start_was_lost = is_stopped && !self.start_answered && !self.data_has_come && self.word.is_none();
-        let is_important = match &answer {
-            Some(Answer::Status(status)) => status.bus_off || status.error_warning || status.overrun,
-            Some(Answer::Ok) => false,
-            Some(Answer::Refused(_)) | None => true,
-        };
-        if let (Some(Answer::Status(status)), true) = (&answer, start_was_lost && self.explained.is_none()) {
-            let mut words =
-                "START was lost: the controller is stopped, and START was not answered; it is sent again".to_owned();
-            if is_important {
-                words = format!("{words}; {}", self.meaning(Status { stopped: false, ..*status }));
-            }
-            // From now on the answer is no longer true: only START's own tells.
-            self.start_in_doubt = true;
-            self.explained = Some((words.clone(), true));
-            return Verdict::StartAgain { words, warn: is_important };
-        }
-        self.word = Some(answer);
-        let explanation = self.explanation(port_is_closed);
-        if self.explained.as_ref().is_some_and(|(last, _)| *last == explanation) {
-            return Verdict::Nothing;
-        }
-        self.explained = Some((explanation.clone(), true));
-        let gap = now.saturating_duration_since(self.last_data).as_secs_f64();
-        let words = format!("nothing has arrived for {gap:.1} s: {explanation}");
-        if is_important { Verdict::Warn(words) } else { Verdict::Tell(words) }
-    }
-
-    /// Why nothing comes, as far as is known.
-    pub fn explanation(&self, port_is_closed: bool) -> String {
-        match &self.word {
-            None | Some(Some(Answer::Ok)) => self.possible_reasons(),
-            Some(None) if port_is_closed => {
-                "the gateway's port is closed: has it restarted, or is it another machine now?".to_owned()
-            }
-            Some(None) => {
-                "the gateway does not answer STATUS either: has it lost power, is the network or the VPN down, \
-                           or does it not know STATUS?"
-                    .to_owned()
-            }
-            Some(Some(Answer::Refused(words))) => format!(
-                "the gateway answers STATUS with {words}: it has restarted and forgotten the handshake (run again), or \
-                 does not know STATUS"
-            ),
-            Some(Some(Answer::Status(status))) => self.meaning(*status),
-        }
-    }
-
-    fn meaning(&self, status: Status) -> String {
-        let mut parts = Vec::new();
-        if status.stopped {
-            parts.push(
-                "the controller is stopped: somebody halted the bus, or the gateway has restarted; run again to start it"
-                    .to_owned(),
-            );
-        }
-        if status.bus_off || status.error_warning {
-            let state = if status.bus_off { "bus off" } else { "at its error warning level" };
-            parts.push(format!("the controller is {state}: --bitrate {} is wrong, or the wiring", self.bit_rate));
-        }
-        if status.overrun {
-            parts.push("the gateway itself lost frames (data overrun)".to_owned());
-        }
-        if parts.is_empty() {
-            let filter = if self.data_has_come {
-                ""
-            } else {
-                ", or the filter passes nothing (29-bit identifiers need --filter EXT:0:0)"
-            };
-            parts
-                .push(format!("the controller runs: so the bus is silent{filter}, or another listener has the stream"));
-        }
-        parts.join("; ")
-    }
-
-    fn possible_reasons(&self) -> String {
-        if self.data_has_come {
-            return "has the gateway lost power, or did somebody halt the bus or take the stream over?".to_owned();
-        }
-        let lost = if self.start_answered { "" } else { ", START was lost (it was not answered; run again)" };
-        format!(
-            "the bus is silent, --bitrate {} is wrong{lost}, or its frames have 29-bit identifiers and the filter does \
-             not pass them (--filter EXT:0:0)",
-            self.bit_rate
-        )
-    }
-
-    /// Whether the gateway has answered in this silence.
-    pub fn gateway_answers(&self) -> bool {
-        matches!(self.word, Some(Some(_)))
-    }
-
-    /// What the gateway's last word says of the bus, if nothing came since: `Some(false)` if it is halted, `None` if
-    /// the gateway has fallen silent.
-    pub fn bus_runs(&self) -> Option<bool> {
-        match &self.word {
-            Some(None) => None,
-            Some(Some(Answer::Status(status))) => Some(!status.stopped),
-            _ if self.start_in_doubt => None,
-            _ => Some(true),
-        }
+    /// Whether the gateway has answered.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Cause::Refused(_) | Cause::Status(_))
     }
 }
 

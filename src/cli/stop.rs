@@ -1,76 +1,68 @@
-//! One `STOP` command, confirmed if asked.
+//! `can-stop`: sends one `STOP`, confirmed on request.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::messages::{Stderr, Verbosity, exit_code};
+use crate::cli::advice;
+use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::StopOptions;
-use crate::gateway::command::Command;
-use crate::gateway::driver::{Connection, Exchange, Turn};
-use crate::gateway::handshake::{Answer, Machine, Retry, SETTLE};
-use crate::gateway::socket::{OpenError, open, open_for_sending, unreachable_words};
+use crate::gateway::socket::open_send_only;
+use crate::gateway::{Command, Connection, NetworkError, OpenError, StartStopError};
 
-/// Halts the bus; tells what to leave with. What there is to say has been said on stderr.
+/// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
-    let verbosity = if options.gateway.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-    exit_code("can-stop", verbosity, |stderr| {
-        let gateway = options.gateway.target.resolve(&options.gateway.local())?;
-        let command = Command::Stop { channel: options.gateway.channel };
-        if !options.confirm {
-            let socket = on_local_or_any_port(options, gateway, stderr, open_for_sending)?;
-            socket
-                .send_to(&command.datagram(), gateway)
-                .map_err(|error| anyhow!(unreachable_words(gateway, &error)))?;
-            stderr.note(format_args!("sent {command} to {gateway}; no answer was waited for (--confirm waits)"));
-            return Ok(());
-        }
-        // Beside a listener on our port its socket would be given the answer, so this takes a port for itself.
-        let connection = Connection::new(on_local_or_any_port(options, gateway, stderr, open)?);
-        match confirm(options, &connection, gateway)? {
-            Some(Answer::Status(_)) => stderr.note(format_args!(
-                "sent {command} to {gateway} again, which refused it but says that the bus is halted"
-            )),
-            _ => stderr.note(format_args!("sent {command} to {gateway}; the gateway confirmed it")),
-        }
-        Ok(())
+    let verbosity = if options.common.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    run_and_report("can-stop", verbosity, |messages| {
+        let gateway = options.common.target.resolve(&options.common.local())?;
+        if options.confirm { confirm(options, gateway, messages) } else { send(options, gateway, messages) }
     })
 }
 
-fn confirm(options: &StopOptions, connection: &Connection, gateway: SocketAddr) -> Result<Option<Answer>> {
-    let now = Instant::now();
-    let command = Command::Stop { channel: options.gateway.channel };
-    let machine = Machine::new(now, Retry::from(&options.retry), SETTLE, [command]);
-    let mut exchange = Exchange::new(connection, machine, now);
-    loop {
-        match exchange.turn(None) {
-            Turn::Settled(_, answer) => return Ok(answer),
-            Turn::Failed(failure) => return Err(exchange.explain(&failure, gateway)),
-            _ => {}
+fn send(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> Result<()> {
+    let command = Command::Stop { channel: options.common.channel };
+    let socket = open_with_port_fallback(options, gateway, messages, open_send_only)?;
+    socket
+        .send_to(&command.datagram(), gateway)
+        .map_err(|error| anyhow!(advice::network_error(gateway, &NetworkError::Send(error))))?;
+    messages.info(format_args!("sent {command} to {gateway}; not confirmed (use --confirm)"));
+    Ok(())
+}
+
+fn confirm(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> Result<()> {
+    let channel = options.common.channel;
+    // On a port that a listener shares, the answer would be delivered to the listener; so this one is not shared.
+    let mut bus = open_with_port_fallback(options, gateway, messages, Connection::open)?;
+    bus.set_retry(options.retry.config());
+    match bus.stop(channel) {
+        Ok(()) => {
+            messages
+                .info(format_args!("sent {} to {gateway}; confirmed: the bus is halted", Command::Stop { channel }));
+            Ok(())
         }
+        Err(StartStopError::Failed { failure, network_error }) => {
+            Err(anyhow!(advice::failure(gateway, bus.retry(), &failure, network_error.as_ref())))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Halting the bus matters more than the port: any will do when the one asked for is taken.
-fn on_local_or_any_port(
+/// Stopping the bus matters more than the port: a free one is used when the one asked for is in use.
+fn open_with_port_fallback<T>(
     options: &StopOptions,
     gateway: SocketAddr,
-    stderr: &Stderr,
-    open: fn(SocketAddr, SocketAddr) -> Result<UdpSocket, OpenError>,
-) -> Result<UdpSocket, OpenError> {
-    let local = options.gateway.local();
-    match open(local.address(gateway), gateway) {
-        Err(OpenError::Bind(taken, error)) if error.kind() == io::ErrorKind::AddrInUse => {
-            let socket = open(local.with_any_port().address(gateway), gateway)?;
-            stderr.note(format_args!(
-                "UDP port {} is taken here, so the command goes out from a free port",
-                taken.port()
-            ));
-            Ok(socket)
+    messages: &Messages,
+    open: fn(SocketAddr, SocketAddr) -> Result<T, OpenError>,
+) -> Result<T> {
+    let local = options.common.local();
+    let opened = match open(local.address(gateway), gateway) {
+        Err(OpenError::Bind(in_use, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+            messages.info(format_args!("UDP port {} is already in use; sending from a free port", in_use.port()));
+            open(local.with_any_port().address(gateway), gateway)
         }
         opened => opened,
-    }
+    };
+    opened.map_err(|error| anyhow!(advice::open_error(&error)))
 }

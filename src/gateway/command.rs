@@ -1,16 +1,4 @@
-//! What is said on the wire: commands out, lines in. No socket, no clock, no thread.
-//!
-//! The gateway speaks the ASCII protocol of HMS Ixxat's CAN@net family ("Generic Protocol for Gateway Mode", software
-//! design guide 4.02.0332.20000). What this module relies on:
-//!
-//! * A command is one line that ends in `\n`. It is answered by `R ok` or by `R ERR <number> <text>`; an answer does
-//!   not say which command it belongs to.
-//! * What comes back ends in `\n`, `\r` or `\r\n`, as the gateway was configured. Upper and lower case mean the same,
-//!   runs of spaces count as one, and a datagram can hold several lines of different kinds.
-//! * One gateway in the field ends its lines with a backslash and an `n`, as two characters. Both are taken for the
-//!   line's end.
-//!
-//! The inside of a frame line (`M …`) is the business of [`frame`](crate::format::frame).
+//! Commands to the gateway, and what they are made of.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +25,7 @@ pub const EXTENDED_ID_MAX: u32 = 0x1FFF_FFFF;
 pub struct BitRate(u16);
 
 impl BitRate {
-    /// 250 kbit/s, what the programs use unless told otherwise.
+    /// 250 kbit/s, the default of the programs.
     pub const DEFAULT: BitRate = BitRate(250);
 }
 
@@ -82,8 +70,7 @@ pub struct Init {
     pub bit_rate: BitRate,
     /// CAN FD (ISO 11898-1:2015), with this bit rate in the data phase.
     pub data_bit_rate: Option<DataBitRate>,
-    /// Whether the controller only listens: it acknowledges nothing and sends no error frames, so it cannot disturb the
-    /// bus.
+    /// Listen-only mode: the controller acknowledges nothing and sends no error frames, so it cannot disturb the bus.
     pub listen_only: bool,
 }
 
@@ -92,8 +79,8 @@ impl Init {
     pub const DEFAULT: Init = Init { bit_rate: BitRate::DEFAULT, data_bit_rate: None, listen_only: false };
 }
 
-/// As the command has it: in short (`STD 250`) where that is enough, or in the long form that the vendor's own driver
-/// writes to CAN@net Basic (HMS-jost/pycan, `ascii_can.py`).
+/// As in the command: the short form (`STD 250`) where that is enough, or the long form that the vendor's own driver
+/// sends to CAN@net Basic (HMS-jost/pycan, `ascii_can.py`).
 impl fmt::Display for Init {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Init { bit_rate, data_bit_rate: None, listen_only: false } = self {
@@ -130,7 +117,7 @@ impl Filter {
     pub const ALL_STANDARD: Filter = Filter::Standard { id: 0, mask: 0 };
 }
 
-/// As the gateway wants it: `STD 000 000`, `EXT 0 0`.
+/// As in the command: `STD 000 000`, `EXT 0 0`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,20 +132,20 @@ impl FromStr for Filter {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF";
+        const USAGE: &str = "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF";
         let number = |text: &str| {
             let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
-            parse_hex(digits.as_bytes()).ok_or(SHAPE)
+            parse_hex(digits.as_bytes()).ok_or(USAGE)
         };
         let parts: Vec<&str> = text.split(':').collect();
-        let [kind, id, mask] = parts[..] else { return Err(SHAPE) };
+        let [kind, id, mask] = parts[..] else { return Err(USAGE) };
         let (id, mask) = (number(id)?, number(mask)?);
         match kind.to_ascii_uppercase().as_str() {
             "STD" if id.max(mask) <= STANDARD_ID_MAX => Ok(Filter::Standard { id, mask }),
             "STD" => Err("identifier and mask of a STD filter have 11 bits: at most 7FF"),
             "EXT" if id.max(mask) <= EXTENDED_ID_MAX => Ok(Filter::Extended { id, mask }),
             "EXT" => Err("identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF"),
-            _ => Err(SHAPE),
+            _ => Err(USAGE),
         }
     }
 }
@@ -173,7 +160,7 @@ pub enum Command {
     FilterClear { channel: u8 },
     /// Add one entry to the acceptance filter.
     FilterAdd { channel: u8, filter: Filter },
-    /// Start the controller: the gateway streams to whom this came from.
+    /// Start the controller: the gateway streams to the sender of this command.
     Start { channel: u8 },
     /// Stop the controller.
     Stop { channel: u8 },

@@ -1,181 +1,176 @@
-//! One turn of the loop between the gateway and a program: read, feed the state machine, send. And the waker.
+//! The loop between the gateway and a program: reads, feeds the [sequencer](super::handshake), sends.
 //!
 //! # Time is what has been read
 //!
-//! A reply that lies in the socket's queue has arrived, however late it is read (a paused virtual machine, a processor
-//! that others use, SIGSTOP). So the machine's clock, and that of all deadlines, shows the time up to which everything
-//! has been read. When a deadline is due, the loop goes on reading without blocking until nothing is left, or until it
-//! has read as many datagrams as the queue can have held when it began (a count, not a time: a reply may stand behind
-//! frames). Only then it is as late as when that began. A read timeout does no more than wake the loop.
+//! A reply that lies in the socket's queue has arrived, however late it is read (a paused virtual machine, a busy
+//! processor, SIGSTOP). So the clock of the state machine and of all deadlines shows the time up to which everything has
+//! been read. When a deadline is due, the loop reads without blocking until the queue is empty, or until it has read as
+//! many datagrams as the queue can have held when that began (a count, not a time: a reply may stand behind frames).
+//! Only then does the clock advance, to the time at which this began. A read timeout only wakes the loop.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, anyhow};
-use socket2::SockRef;
+use super::command::Command;
+use super::handshake::{Action, Failure, Sequencer};
+use super::moderation::Moderation;
+use super::reply::{Line, lines};
+use super::socket::{DATAGRAM_MAX, NetworkError};
+use super::transaction::Outcome;
 
-use crate::gateway::command::Command;
-use crate::gateway::handshake::{Action, Answer, Failure, Machine};
-use crate::gateway::reply::replies;
-use crate::gateway::socket::{DATAGRAM_MAX, RECEIVE_BUFFER, unreachable_words};
+/// The smallest amount of a receive buffer that the kernel charges for a datagram, in bytes.
+const MIN_CHARGE: usize = 512;
 
-/// How many datagrams the kernel can hold at most: each takes up at least half a kilobyte of a buffer that Linux makes
-/// twice as large as asked for.
-const QUEUED_MAX: usize = 2 * RECEIVE_BUFFER / 512;
+/// Back-off that keeps the loop from spinning after an error or on a shut-down socket.
+const SPIN_BACKOFF: Duration = Duration::from_millis(1);
 
-/// How long the loop sleeps where the kernel would let it spin: after an error, and on a socket that is shut down.
-const BREATH: Duration = Duration::from_millis(1);
-
-/// What the loop needs of a socket and of the time, so that a test can stand in for both.
-pub(crate) trait Endpoint {
+/// What the loop needs of a socket and a clock.
+pub(crate) trait Transport {
     fn now(&self) -> Instant;
     fn sleep(&self, duration: Duration);
     fn send(&self, datagram: &[u8]) -> io::Result<()>;
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()>;
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
-    /// Whether a read that blocks is to be woken, now and from now on.
+    fn set_port_sharing(&self, on: bool) -> io::Result<()>;
+    /// Whether reads return at once, from now on.
     fn is_woken(&self) -> bool;
 }
 
-/// A socket connected to the gateway, and the waker of whoever is blocked reading it.
+/// What happened next on a [`Connection`](super::Connection).
 #[derive(Debug)]
-pub(crate) struct Connection {
-    pub socket: UdpSocket,
-    woken: AtomicBool,
-}
-
-impl Connection {
-    pub fn new(socket: UdpSocket) -> Connection {
-        Connection { socket, woken: AtomicBool::new(false) }
-    }
-
-    /// Wakes the loop for good: somebody wants the end, or the writer has failed. What the kernel holds, and what still
-    /// arrives, can be read afterwards, and commands can be sent.
-    pub fn wake(&self) {
-        // First the word, then the deed: who is woken by nothing else than this finds out why.
-        self.woken.store(true, SeqCst);
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
-    }
-
-    /// Whether it was woken.
-    pub fn is_woken(&self) -> bool {
-        self.woken.load(SeqCst)
-    }
-}
-
-impl Endpoint for &Connection {
-    fn now(&self) -> Instant {
-        Instant::now()
-    }
-
-    fn sleep(&self, duration: Duration) {
-        thread::sleep(duration);
-    }
-
-    /// An earlier datagram's error (a closed port) is handed to the next call, which then sends nothing; so a failed
-    /// call is made again.
-    fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        self.socket.send(datagram).or_else(|_| self.socket.send(datagram)).map(drop)
-    }
-
-    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.recv(buffer)
-    }
-
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(nonblocking)
-    }
-
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.socket.set_read_timeout(timeout)
-    }
-
-    fn is_woken(&self) -> bool {
-        Connection::is_woken(self)
-    }
-}
-
-/// What one turn came to.
-#[derive(Debug)]
-pub(crate) enum Turn {
-    /// This copy of a command was sent; or could not be, which is as good as lost: [`Exchange::network_error`] tells.
-    Sent(Command, u32),
-    /// `INIT` was refused in these words: the controller is stopped and initialised again.
-    TakeOver(String),
-    /// A command is done with, and this was its answer.
-    Settled(Command, Option<Answer>),
-    /// The machine gave up, for this reason.
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A datagram that came after `START` left. Lines that are no frames may be among its lines.
+    Datagram(&'a [u8]),
+    /// A datagram that came after `START` left and holds nothing but answers to the command in flight.
+    Answer {
+        /// The command.
+        command: Command,
+        /// The datagram.
+        datagram: &'a [u8],
+    },
+    /// A datagram that came before `START` left: answers, or frames of an earlier stream. It is no data.
+    Early(&'a [u8]),
+    /// A command was sent.
+    Sent {
+        /// The command.
+        command: Command,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// Whether it left this machine; if not, [`Connection::network_error`](super::Connection::network_error) says why.
+        left: bool,
+    },
+    /// `INIT` was refused with this text: the bus was running. `STOP` and a second `INIT` follow.
+    InitRefused(String),
+    /// A `START`, `STATUS` or `STOP` has ended. A status in answer to `START` or `STOP` is what decided after a refusal.
+    Completed {
+        /// The command.
+        command: Command,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The handshake, a `START` or a `STOP` has failed.
     Failed(Failure),
-    /// [`Exchange::datagram`] has arrived.
-    Datagram,
-    /// The time to wake has come.
-    Due,
-    /// The endpoint is woken.
+    /// An error was received, such as an ICMP message about an earlier command. The connection goes on.
+    NetworkError(&'a NetworkError),
+    /// Everything was read that arrived before the deadline. Comes again at once until a later deadline is given.
+    Timeout,
+    /// A [`Waker`](super::Waker) has woken the connection. Comes once.
     Woken,
-    /// An error of the network's, which passes: [`Exchange::network_error`].
-    Trouble,
+}
+
+/// Where a session is, as far as the meaning of a datagram depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    BeforeStart,
+    /// `START` has left.
+    Streaming,
 }
 
 /// The state of the loop.
-pub(crate) struct Exchange<E> {
-    endpoint: E,
-    pub machine: Machine,
+#[derive(Debug)]
+pub(crate) struct Driver<T> {
+    transport: T,
+    sequencer: Sequencer,
+    stage: Stage,
     buffer: Vec<u8>,
-    length: usize,
+    /// The length of a datagram in the buffer that the next event delivers.
+    undelivered: Option<usize>,
     /// The latest reading of the clock.
     now: Instant,
-    /// Everything that arrived before has been read.
+    /// Everything that arrived before this has been read.
     read_up_to: Instant,
     catching_up: Option<CatchingUp>,
+    /// The most datagrams that the socket's queue can hold.
+    max_queued_datagrams: usize,
     read_timeout: Option<Duration>,
-    woken: bool,
-    network_error: Option<io::Error>,
+    port_is_shared: bool,
+    woken_is_reported: bool,
+    network_error: Option<NetworkError>,
+    handshake_frames: u64,
+    receive_buffer: usize,
+    moderation: Option<Moderation>,
+    /// How long to rest before the next read. Reads do not block while there is one.
+    rest: Option<Duration>,
 }
 
+/// Reading without blocking what was there when it began.
+#[derive(Debug)]
 struct CatchingUp {
     began: Instant,
-    /// How many datagrams may be left of those that were there then.
+    /// How many datagrams may be left of those that were there.
     left: usize,
 }
 
-impl<E: Endpoint> Exchange<E> {
-    /// Takes what it needs of memory at once.
-    pub fn new(endpoint: E, machine: Machine, now: Instant) -> Exchange<E> {
-        Exchange {
-            endpoint,
-            machine,
+impl<T: Transport> Driver<T> {
+    /// Allocates everything that it will need. `receive_buffer` is the size of the socket's receive buffer in bytes, as the
+    /// kernel counts it.
+    pub fn new(transport: T, receive_buffer: usize) -> Driver<T> {
+        let now = transport.now();
+        Driver {
+            transport,
+            sequencer: Sequencer::new(now),
+            stage: Stage::BeforeStart,
             buffer: vec![0; DATAGRAM_MAX],
-            length: 0,
+            undelivered: None,
             now,
             read_up_to: now,
             catching_up: None,
+            max_queued_datagrams: receive_buffer / MIN_CHARGE + 1,
             read_timeout: None,
-            woken: false,
+            port_is_shared: false,
+            woken_is_reported: false,
             network_error: None,
+            handshake_frames: 0,
+            receive_buffer,
+            moderation: None,
+            rest: None,
         }
     }
 
-    /// The datagram that has just arrived.
-    pub fn datagram(&self) -> &[u8] {
-        &self.buffer[..self.length]
+    /// Switches moderated receiving on or off: see [`Connection::set_moderated`](super::Connection::set_moderated).
+    pub fn set_moderated(&mut self, on: bool) {
+        self.moderation = on.then(|| Moderation::new(self.receive_buffer));
     }
 
-    /// What the network said last, since a command was last sent; it may be why that one is not answered.
-    pub fn network_error(&self) -> Option<&io::Error> {
-        self.network_error.as_ref()
+    /// The state machine, to begin something.
+    pub fn sequencer(&mut self) -> &mut Sequencer {
+        &mut self.sequencer
     }
 
-    /// Whether the network said that the gateway's port is closed.
-    pub fn port_is_closed(&self) -> bool {
-        self.network_error().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    /// The state machine.
+    pub fn sequencer_ref(&self) -> &Sequencer {
+        &self.sequencer
     }
 
-    /// When the latest datagram was read, or a little earlier than now.
-    pub fn now(&self) -> Instant {
+    /// The transport.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// When the latest datagram was read.
+    pub fn received_at(&self) -> Instant {
         self.now
     }
 
@@ -184,137 +179,191 @@ impl<E: Endpoint> Exchange<E> {
         self.read_up_to
     }
 
-    /// Goes on until something happens; at the latest until everything has been read that arrived before `wake`.
-    pub fn turn(&mut self, wake: Option<Instant>) -> Turn {
+    /// The latest error of sending or receiving since the first attempt of the latest command.
+    pub fn network_error(&self) -> Option<&NetworkError> {
+        self.network_error.as_ref()
+    }
+
+    /// Takes that error away.
+    pub fn take_network_error(&mut self) -> Option<NetworkError> {
+        self.network_error.take()
+    }
+
+    /// Frames that came before `START` left.
+    pub fn handshake_frames(&self) -> u64 {
+        self.handshake_frames
+    }
+
+    /// Makes the datagram of the latest event, of this length, the next event again.
+    pub fn deliver_again(&mut self, length: usize) {
+        self.undelivered = Some(length);
+    }
+
+    /// Everything that comes from now on comes before `START`.
+    pub fn begin_handshake(&mut self) {
+        self.stage = Stage::BeforeStart;
+        self.handshake_frames = 0;
+    }
+
+    /// Works until something happens; at the latest until everything has been read that arrived before `deadline`.
+    pub fn next_event(&mut self, deadline: Option<Instant>) -> Event<'_> {
+        if let Some(length) = self.undelivered.take() {
+            return Event::Datagram(&self.buffer[..length]);
+        }
         loop {
-            let machine_wakes = match self.machine.poll(self.read_up_to) {
+            // First, so that nothing is sent once a session is over.
+            if deadline.is_some_and(|deadline| deadline <= self.read_up_to) {
+                return Event::Timeout;
+            }
+            let sequencer_deadline = match self.sequencer.poll(self.read_up_to) {
                 Ok(Action::Wait(until)) => until,
-                Ok(Action::Send { command, copy }) => return self.send(command, copy),
-                Ok(Action::Settled { command, answer }) => return Turn::Settled(command, answer),
-                Ok(Action::TakeOver(words)) => return Turn::TakeOver(words),
-                Err(failure) => return Turn::Failed(failure),
+                Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
+                Ok(Action::InitRefused(text)) => return Event::InitRefused(text),
+                Ok(Action::Completed { command, outcome }) => return Event::Completed { command, outcome },
+                Err(failure) => return Event::Failed(failure),
             };
-            if wake.is_some_and(|wake| wake <= self.read_up_to) {
-                return Turn::Due;
+            if self.transport.is_woken() && !self.woken_is_reported {
+                self.woken_is_reported = true;
+                return Event::Woken;
             }
-            if self.endpoint.is_woken() && !self.woken {
-                self.woken = true;
-                return Turn::Woken;
+            if self.stage == Stage::Streaming && self.sequencer.is_idle() {
+                self.set_port_sharing(true);
             }
-            self.prepare_to_read(earlier(machine_wakes, wake));
-            let received = self.endpoint.recv(&mut self.buffer);
-            self.now = self.endpoint.now();
-            self.note_progress(&received);
+            self.prepare_to_read(sequencer_deadline.into_iter().chain(deadline).min());
+            let received = self.transport.recv(&mut self.buffer);
+            self.now = self.transport.now();
+            self.update_read_up_to(&received);
             match received {
-                // What woke us, not a datagram.
-                Ok(0) if self.catching_up.is_none() && self.endpoint.is_woken() => {}
-                Ok(length) => {
-                    self.length = length;
-                    if self.machine.in_hand().is_some() {
-                        for reply in replies(&self.buffer[..length]) {
-                            self.machine.handle_reply(self.now, reply);
-                        }
-                    }
-                    return Turn::Datagram;
-                }
+                // The end of a socket that is shut down, not an empty datagram.
+                Ok(0) if self.catching_up.is_none() && self.transport.is_woken() => {}
+                Ok(length) => return self.on_datagram(length),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    self.endpoint.sleep(BREATH);
-                    self.network_error = Some(error);
-                    return Turn::Trouble;
+                    self.transport.sleep(SPIN_BACKOFF);
+                    return Event::NetworkError(self.network_error.insert(NetworkError::Receive(error)));
                 }
             }
         }
     }
 
-    fn send(&mut self, command: Command, copy: u32) -> Turn {
-        self.network_error = self.endpoint.send(&command.datagram()).err();
-        self.now = self.endpoint.now();
-        self.machine.sent(self.now);
-        Turn::Sent(command, copy)
+    fn send(&mut self, command: Command, attempt: u32) -> Event<'_> {
+        self.set_port_sharing(false);
+        let sent = self.transport.send(&command.datagram());
+        self.now = self.transport.now();
+        let left = sent.is_ok();
+        self.network_error = match (sent, self.network_error.take()) {
+            (Err(error), _) => Some(NetworkError::Send(error)),
+            // What was received about an earlier attempt still holds.
+            (Ok(()), earlier @ Some(NetworkError::Receive(_))) if attempt > 1 => earlier,
+            _ => None,
+        };
+        self.sequencer.on_sent(self.now, left);
+        if left && matches!(command, Command::Start { .. }) {
+            self.stage = Stage::Streaming;
+        }
+        Event::Sent { command, attempt, left }
     }
 
-    /// Sees to it that the next reading ends at `deadline`, or does not block if that has come.
+    fn on_datagram(&mut self, length: usize) -> Event<'_> {
+        let datagram = &self.buffer[..length];
+        let in_flight = self.sequencer.in_flight();
+        let mut others = 0;
+        let mut answers = 0;
+        if in_flight.is_some() || self.stage == Stage::BeforeStart {
+            for line in lines(datagram).map(Line::classify) {
+                let is_answer = self.sequencer.on_line(self.now, line);
+                answers += u32::from(is_answer);
+                others += u32::from(!is_answer);
+                if self.stage == Stage::BeforeStart && matches!(line, Line::Frame(_)) {
+                    self.handshake_frames += 1;
+                }
+            }
+        }
+        match (self.stage, in_flight) {
+            (Stage::BeforeStart, _) => Event::Early(datagram),
+            (Stage::Streaming, Some(command)) if answers > 0 && others == 0 => Event::Answer { command, datagram },
+            (Stage::Streaming, _) => Event::Datagram(datagram),
+        }
+    }
+
+    /// While a command is in flight no other program may share the port: its answers would be delivered here. An answer that
+    /// is already on its way to it when sharing is switched off is taken for ours; that is accepted.
+    fn set_port_sharing(&mut self, on: bool) {
+        if on != self.port_is_shared {
+            // Where it cannot be shared, can-stop takes a free port.
+            let _ = self.transport.set_port_sharing(on);
+            self.port_is_shared = on;
+        }
+    }
+
+    /// Makes the next read return at `deadline` at the latest, without blocking if that has passed.
     fn prepare_to_read(&mut self, deadline: Option<Instant>) {
         if self.catching_up.is_some() {
             return;
         }
-        // Read timeouts are dead once the socket is shut down, so from then on nothing blocks.
-        if self.woken || deadline.is_some_and(|deadline| deadline <= self.now) {
-            let _ = self.endpoint.set_nonblocking(true);
-            self.catching_up = Some(CatchingUp { began: self.now, left: QUEUED_MAX });
+        if let Some(rest) = self.rest.take() {
+            if self.may_rest() {
+                let rest = deadline.map_or(rest, |deadline| rest.min(deadline.saturating_duration_since(self.now)));
+                self.transport.sleep(rest);
+                self.now = self.transport.now();
+            }
+            self.catching_up = Some(CatchingUp { began: self.now, left: self.max_queued_datagrams });
+            return;
+        }
+        // A socket that is shut down ignores read timeouts.
+        if self.woken_is_reported || deadline.is_some_and(|deadline| deadline <= self.now) {
+            let _ = self.transport.set_nonblocking(true);
+            self.catching_up = Some(CatchingUp { began: self.now, left: self.max_queued_datagrams });
             return;
         }
         let wanted = deadline.map(|deadline| deadline - self.now);
-        // To set it anew for every datagram would be a system call for every datagram.
-        let is_about_right = |(wanted, set): (Duration, Duration)| wanted.abs_diff(set) <= wanted / 8;
-        let suits = wanted == self.read_timeout || wanted.zip(self.read_timeout).is_some_and(is_about_right);
-        if !suits && self.endpoint.set_read_timeout(wanted).is_ok() {
+        // Setting it exactly would cost a system call for every datagram.
+        let is_close = |(wanted, set): (Duration, Duration)| wanted.abs_diff(set) <= wanted / 8;
+        let suits = wanted == self.read_timeout || wanted.zip(self.read_timeout).is_some_and(is_close);
+        if !suits && self.transport.set_read_timeout(wanted).is_ok() {
             self.read_timeout = wanted;
         }
     }
 
-    /// When all is read that was there when a reading began, it is as late as it was then.
-    fn note_progress(&mut self, received: &io::Result<usize>) {
-        let Some(catching_up) = &mut self.catching_up else { return };
+    /// Advances the clock when everything has been read that was there when a read without blocking began.
+    fn update_read_up_to(&mut self, received: &io::Result<usize>) {
+        let Some(catching_up) = &mut self.catching_up else {
+            if received.is_ok() {
+                self.moderate(self.now, 1);
+                if self.rest.is_some() {
+                    let _ = self.transport.set_nonblocking(true);
+                }
+            }
+            return;
+        };
         catching_up.left -= 1;
-        let nothing_left = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        if nothing_left || catching_up.left == 0 {
-            self.read_up_to = catching_up.began;
+        let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        if is_empty || catching_up.left == 0 {
+            let CatchingUp { began, left } = *catching_up;
+            self.read_up_to = began;
             self.catching_up = None;
-            if !self.woken {
-                let _ = self.endpoint.set_nonblocking(false);
-            } else if nothing_left {
-                self.endpoint.sleep(BREATH);
+            self.moderate(began, self.max_queued_datagrams - left - usize::from(is_empty));
+            if self.rest.is_some() {
+                // The next read does not block either.
+            } else if !self.woken_is_reported {
+                let _ = self.transport.set_nonblocking(false);
+            } else if is_empty {
+                self.transport.sleep(SPIN_BACKOFF);
             }
         }
     }
 
-    /// A failure in words: with whom, at which command, after how much patience, and what to try.
-    pub fn explain(&self, failure: &Failure, gateway: SocketAddr) -> Error {
-        let command = match failure {
-            Failure::NoReply(_) => return self.explain_no_reply(failure, gateway),
-            Failure::Refused(command, _) => command,
-        };
-        let advice = match command {
-            Command::Init { init, .. } if init.listen_only || init.data_bit_rate.is_some() => {
-                "STOP did not help: perhaps this gateway does not know --listen-only or --data-bitrate; try without"
-            }
-            Command::Init { .. } => {
-                "STOP did not help: is another program using this gateway, or can it not do this --bitrate?"
-            }
-            Command::FilterClear { .. } | Command::FilterAdd { .. } => "check --filter and --channel",
-            _ => "check --channel, or try again",
-        };
-        anyhow!("{failure} ({gateway}); {advice}")
+    /// Everything that arrived before `now` has been read, `datagrams` since the last time.
+    fn moderate(&mut self, now: Instant, datagrams: usize) {
+        let may_rest = self.may_rest();
+        let rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(now, datagrams));
+        self.rest = rest.filter(|_| may_rest);
     }
 
-    fn explain_no_reply(&self, failure: &Failure, gateway: SocketAddr) -> Error {
-        let retry = self.machine.retry();
-        let attempts = match retry.attempts {
-            0 | 1 => "1 attempt".to_owned(),
-            many => format!("{many} attempts"),
-        };
-        let cause = match &self.network_error {
-            Some(_) if self.port_is_closed() => format!(
-                "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, \
-                 or is the gateway still starting?",
-                gateway.port(),
-                gateway.ip()
-            ),
-            Some(error) => unreachable_words(gateway, error),
-            None => format!(
-                "is the gateway on, and reachable (ping {})? Only answers from that very address and port count",
-                gateway.ip()
-            ),
-        };
-        anyhow!("{failure} from {gateway} in {attempts} of {} s; {cause}", retry.timeout.as_secs_f64())
+    /// An answer and a waker are not kept waiting.
+    fn may_rest(&self) -> bool {
+        self.stage == Stage::Streaming && self.sequencer.is_idle() && !self.transport.is_woken()
     }
-}
-
-/// The earlier of two times, where there are any.
-pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(other).min()
 }
 
 #[cfg(test)]

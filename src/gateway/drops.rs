@@ -33,7 +33,7 @@ pub(crate) struct Drops {
 }
 
 impl DropCounter {
-    /// Counts nothing before [`DropCounter::begin`].
+    /// Counts nothing before [`DropCounter::reset`].
     pub fn of(socket: &UdpSocket) -> DropCounter {
         let is_ipv4 = socket.local_addr().is_ok_and(|address| address.is_ipv4());
         let table = PathBuf::from(if is_ipv4 { "/proc/net/udp" } else { "/proc/net/udp6" });
@@ -43,7 +43,7 @@ impl DropCounter {
     }
 
     /// What was dropped before is nobody's loss.
-    pub fn begin(&self) {
+    pub fn reset(&self) {
         *self.lock() = State { seen: self.read(), drops: Drops::default() };
     }
 
@@ -85,7 +85,7 @@ mod tests {
         socket.connect(socket.local_addr().expect("it is bound")).expect("to itself");
         SockRef::from(&socket).set_recv_buffer_size(1).expect("a small buffer");
         let mut counter = DropCounter::of(&socket);
-        counter.begin();
+        counter.reset();
         let overflow = || (0..200).for_each(|_| drop(socket.send(&[0; 1000])));
         overflow();
         let seen = counter.count();
@@ -102,7 +102,7 @@ mod tests {
     fn without_a_table_nothing_is_known() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let counter = DropCounter { inode: None, ..DropCounter::of(&socket) };
-        counter.begin();
+        counter.reset();
         assert_eq!(counter.count(), Drops { count: 0, may_be_more: true });
     }
 }

@@ -1,421 +1,395 @@
-//! The state machine that speaks to the gateway for a whole session: first the handshake, later a `STATUS`, in the end
-//! a `STOP`. It is told the time and which replies arrived, and answers what to send and when it next wants to be
-//! woken. No socket, no clock, no thread.
+//! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. How one
+//! command is carried out is the business of `transaction`. The sequencer is told the time and
+//! what was read, and answers what to send and when to call it again. No socket, no clock, no thread.
 //!
-//! # What is sent
+//! # A refusal is believed only when it cannot come from an earlier copy or state
 //!
-//! One command at a time, in the order in which they were queued. Each waits for its answer, and is sent again when
-//! none came within [`Retry::timeout`], at most [`Retry::attempts`] times in all; only `START` is sent once. An `R ERR`
-//! is a [`Failure`], except the first one to `INIT`: the controller may be running since an earlier session, so the
-//! machine sends `STOP`, awaits its answer, `R ok` or not, and sends `INIT` once more. A `STATUS` never fails. A `STOP`
-//! that was sent more than once and is then refused may have been carried out, so `STATUS` decides.
+//! * `INIT` refused: the controller may be running. `STOP`, then `INIT` again. Not after errors 1 and 12 (bit rate, port
+//!   number), which a restart cannot cure: the running bus may belong to another user.
+//! * `FILTER ADD` refused: the entry may exist already, or copies of earlier ones have filled the list. `FILTER CLEAR`
+//!   and every entry again, at most `attempts` times.
+//! * `START` or `STOP` refused: `STATUS` decides.
 //!
-//! # What is assumed of the network, and what is then guaranteed
+//! What nothing decides is a failure [in doubt](Failure::InDoubt).
 //!
-//! A reply does not say which command it answers, so one can be credited wrongly if it arrives after the next command
-//! was sent. With `timeout` for [`Retry::timeout`], assume that
+//! # `STOP` overtakes
 //!
-//! 1. the gateway carries out and answers each copy of a command at most once, in the order in which they arrive;
-//! 2. a command's reply arrives within 2 × `timeout` of the sending of that copy, or never;
-//! 3. copies of a reply that the network makes arrive within [`SETTLE`] (20 ms) of the first of them;
-//! 4. what is under way from before (the late answer to a `can-stop`) arrives during the initial quiet.
-//!
-//! What is no reply may come at any time and in any number. Then
-//!
-//! * no reply is credited to a command other than its own;
-//! * `START` is sent only when the gateway has carried out `INIT`, then `FILTER CLEAR`, then every `FILTER ADD`;
-//! * `STOP` is confirmed only when the gateway has carried it out;
-//! * none is sent more than `attempts` times (`INIT` after a `STOP` counts anew; `STOP` while another answer is owed
-//!   does not count), so everything comes to an end.
-//!
-//! # The means
-//!
-//! Time, for this machine, is the moment up to which everything has been read: a reply that lies unread in the socket's
-//! queue has arrived. Times are compared in [`Machine::poll`] alone. A reply and a sending are stamped after they were
-//! read and made, so that what is counted from them never ends too early.
-//!
-//! After every reply the line settles for [`SETTLE`], and what arrives then still belongs to the command just answered;
-//! an `R ERR` among it is that command's true answer. After a command that was sent more than once the machine waits
-//! until 2 × `timeout` after its last copy, when every answer to it has come.
-//!
-//! `STOP` is in a hurry. It waits at most [`SETTLE`] for the command in hand and goes out, although that one's answer
-//! is still owed. Until this is over an `R ERR` says nothing, and one `R ok` confirms nothing: it may be the other's.
-//! Two, [`SETTLE`] or more apart, are one for each. So after the first, `STOP` is sent once more at once.
+//! `STOP` waits [`SETTLE`] for the command in flight to be answered, and lets an answer settle. Without one it is sent at
+//! once, for the sake of the bus alone: its answer could not be told from the other's, and a `START` that the network
+//! held back may still be carried out after it. Once no reply to either can come, `STOP` is sent anew and confirmed.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::mem;
+use std::time::Instant;
 
-use crate::gateway::command::Command;
-use crate::gateway::reply::{Reply, Status};
-use crate::text::escape_truncated;
+use super::command::{Command, Filter, Init};
+use super::reply::{Line, Status};
+use super::transaction::{Answer, Next, Outcome, RetryConfig, SETTLE, Transaction};
 
-/// How long the line is let settle after every reply.
-pub const SETTLE: Duration = Duration::from_millis(20);
-
-/// How patiently a command is repeated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
-    /// How long each copy of a command is given to be answered; more than a day counts as a day.
-    pub timeout: Duration,
-    /// How many copies of a command are sent at most; 0 counts as 1.
-    pub attempts: u32,
+/// What a handshake sets up before `START`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    /// The number of the gateway's CAN port, one of [`CHANNELS`](super::CHANNELS).
+    pub channel: u8,
+    /// How the controller is initialised.
+    pub init: Init,
+    /// The entries of the acceptance filter. No two may be equal: the gateway refuses the second.
+    pub filters: Vec<Filter>,
+    /// When commands are sent again.
+    pub retry: RetryConfig,
 }
 
-impl Retry {
-    /// How long the line is let settle before a handshake, so that late answers to a `can-stop` just before are none of
-    /// its own: a quarter of the timeout, at most 250 ms.
-    pub fn initial_quiet(&self) -> Duration {
-        (self.timeout / 4).min(Duration::from_millis(250))
-    }
-}
-
-impl Default for Retry {
-    /// 3 attempts of 1 s.
+impl Default for Setup {
+    /// Channel 1, 250 kbit/s, every 11-bit identifier.
     fn default() -> Self {
-        Retry { timeout: Duration::from_secs(1), attempts: 3 }
+        Setup { channel: 1, init: Init::DEFAULT, filters: vec![Filter::ALL_STANDARD], retry: RetryConfig::default() }
     }
 }
 
-/// What the machine wants done next, or tells.
+/// What [`Sequencer::poll`] wants done, or reports.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Send this command now, and say when that was done: [`Machine::sent`].
+    /// Send this command now as this attempt, then call [`Sequencer::on_sent`].
     Send {
         /// The command.
         command: Command,
-        /// How often it has been sent, this time included.
-        copy: u32,
+        /// The number of the attempt, from 1.
+        attempt: u32,
     },
-    /// `INIT` was refused with these words; `STOP` and a second `INIT` follow. Nothing to do but tell the user.
-    TakeOver(String),
-    /// Nothing more will come that belongs to this command.
-    Settled {
+    /// `INIT` was refused with this text; `STOP` and a second `INIT` follow.
+    InitRefused(String),
+    /// A `START`, `STATUS` or `STOP` has ended. A [`Answer::Status`] to `START` or `STOP` is what decided after a refusal.
+    Completed {
         /// The command.
         command: Command,
-        /// What was answered; `None` if nothing was, which only `START` and `STATUS` survive.
-        answer: Option<Answer>,
+        /// How it ended.
+        outcome: Outcome,
     },
-    /// Wait for replies, until then if there is a time, and poll again.
+    /// Wait for lines, until this time if there is one, and poll again.
     Wait(Option<Instant>),
 }
 
-/// The answer to a command.
+/// Why the conversation failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// `R ok`.
-    Ok,
-    /// `R ERR …`, in the gateway's words (escaped, cut at 200 bytes).
-    Refused(String),
-    /// To `STATUS` alone.
-    Status(Status),
+pub enum Failure {
+    /// No transmission of this command was answered in time; the last other line that came meanwhile, if any.
+    NoReply(Command, Option<String>),
+    /// The gateway refused this command with this text (escaped, cut at 200 bytes) and has not carried it out.
+    Refused(Command, String),
+    /// The gateway answered this command with this text, and may have carried it out.
+    InDoubt(Command, String),
 }
 
-impl Answer {
-    /// Of two answers to one command the one that tells more; of a refusal and an `R ok`, the refusal.
-    fn or_better(self, other: Answer) -> Answer {
-        let rank = |answer: &Answer| match answer {
-            Answer::Ok => 0,
-            Answer::Refused(_) => 1,
-            Answer::Status(_) => 2,
+/// What a handshake did to a bus that was running when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Nothing, or `START` has left since.
+    None,
+    /// `STOP` was sent.
+    StopSent,
+    /// The bus was stopped.
+    Stopped,
+}
+
+/// Decides which command follows which outcome.
+#[derive(Clone, Debug)]
+pub struct Sequencer {
+    setup: Setup,
+    line: Transaction,
+    step: Step,
+    takeover: Takeover,
+}
+
+/// What is in flight, or follows when the line is free.
+#[derive(Clone, Debug)]
+enum Step {
+    Idle,
+    Init,
+    /// `STOP`, because `INIT` was refused.
+    TakeOver,
+    /// `INIT` after that `STOP`.
+    InitAgain,
+    /// Rounds of `FILTER CLEAR` and `FILTER ADD` count from 1.
+    FilterClear {
+        round: u32,
+    },
+    FilterAdd {
+        round: u32,
+        entry: usize,
+    },
+    Start,
+    /// `STATUS`, because `START` was refused with this text.
+    CheckStart(String),
+    /// `STATUS`, because the caller asked for it.
+    Query,
+    /// `STOP`, once the command in flight is answered, at this time at the latest.
+    StopDue {
+        at: Instant,
+    },
+    Stop,
+    /// `STATUS`, because `STOP` was refused with this text.
+    CheckStop(String),
+}
+
+impl Sequencer {
+    /// A sequencer with nothing to do. Late replies to earlier programs may come for [`SETTLE`].
+    pub fn new(now: Instant) -> Sequencer {
+        let setup = Setup::default();
+        let line = Transaction::new(now, setup.retry, SETTLE);
+        Sequencer { setup, line, step: Step::Idle, takeover: Takeover::None }
+    }
+
+    /// When commands are sent again, from the next one on.
+    pub fn set_retry(&mut self, retry: RetryConfig) {
+        self.line.set_retry(retry);
+    }
+
+    /// The retry configuration in use.
+    pub fn retry(&self) -> RetryConfig {
+        self.line.retry()
+    }
+
+    /// The command that was sent and may still be answered.
+    pub fn in_flight(&self) -> Option<Command> {
+        self.line.in_flight()
+    }
+
+    /// Whether nothing is to be sent and no answer is awaited.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.step, Step::Idle)
+    }
+
+    /// What the handshake did to a running bus.
+    pub fn takeover(&self) -> Takeover {
+        self.takeover
+    }
+
+    /// Begins the handshake once the line is quiet: replies to earlier programs and to our own earlier commands must not
+    /// be credited to `INIT`.
+    pub fn begin_start(&mut self, now: Instant, setup: Setup) {
+        let quiet = self.line.replies_until().saturating_duration_since(now).max(setup.retry.initial_quiet());
+        self.line = Transaction::new(now, setup.retry, quiet);
+        (self.setup, self.step, self.takeover) = (setup, Step::Init, Takeover::None);
+    }
+
+    /// Sends `START`, which was lost, again. Nothing else may be in flight.
+    pub fn start_again(&mut self) {
+        self.step = Step::Start;
+    }
+
+    /// Asks for the controller's state. Nothing else may be in flight.
+    pub fn request_status(&mut self) {
+        self.step = Step::Query;
+    }
+
+    /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended.
+    pub fn cancel_status(&mut self) {
+        if let Step::Query = self.step {
+            self.cancel();
+        }
+    }
+
+    /// Gives up everything. Returns the failure of a `START` that was refused and is not checked yet.
+    pub fn cancel(&mut self) -> Option<Failure> {
+        match (mem::replace(&mut self.step, Step::Idle), self.line.abandon()) {
+            (Step::CheckStart(refusal), _) | (Step::Start, Some(Answer::Refused(refusal))) => {
+                Some(Failure::InDoubt(self.command_start(), refusal))
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends `STOP` in place of everything that is not sent yet, see the [module](self). Returns the failure of a `START`
+    /// that was refused and is not checked yet.
+    pub fn begin_stop(&mut self, now: Instant, channel: u8) -> Option<Failure> {
+        self.setup.channel = channel;
+        match mem::replace(&mut self.step, Step::StopDue { at: now + SETTLE }) {
+            Step::CheckStart(refusal) => Some(Failure::InDoubt(self.command_start(), refusal)),
+            _ => None,
+        }
+    }
+
+    /// What to do at `now`, the time up to which everything has been read. To be called again after each action, after
+    /// each line, and at the time of [`Action::Wait`].
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`], once. After the failure of a `START` that `STOP` has overtaken the sequencer goes on with `STOP`;
+    /// after any other it is idle.
+    pub fn poll(&mut self, now: Instant) -> Result<Action, Failure> {
+        loop {
+            let stop_due = if let Step::StopDue { at } = self.step { Some(at) } else { None };
+            match self.line.poll(now) {
+                Next::Free if self.is_idle() => return Ok(Action::Wait(None)),
+                Next::Free => self.begin(now),
+                Next::Done { command, transmissions, outcome } => {
+                    if let Some(action) = self.complete(command, transmissions, outcome)? {
+                        return Ok(action);
+                    }
+                }
+                // Another attempt is not worth the delay.
+                Next::Send(..) if stop_due.is_some() => return Ok(self.overtake()),
+                // An answer that came in time may settle first.
+                Next::Wait(until) if stop_due.is_some_and(|at| at <= now && now + SETTLE < until) => {
+                    return Ok(self.overtake());
+                }
+                Next::Send(command, attempt) => return Ok(Action::Send { command, attempt }),
+                Next::Wait(until) => {
+                    let until = stop_due.filter(|&at| now < at).map_or(until, |at| at.min(until));
+                    return Ok(Action::Wait(Some(until)));
+                }
+            }
+        }
+    }
+
+    /// The command of [`Action::Send`] has left this machine, or failed to; `now` is a time after that.
+    pub fn on_sent(&mut self, now: Instant, left: bool) {
+        if left && matches!(self.step, Step::Start) {
+            self.takeover = Takeover::None;
+        }
+        self.line.on_sent(now, left);
+    }
+
+    /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight.
+    pub fn on_line(&mut self, now: Instant, line: Line<'_>) -> bool {
+        self.line.on_line(now, line)
+    }
+
+    fn command_start(&self) -> Command {
+        Command::Start { channel: self.setup.channel }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let channel = self.setup.channel;
+        if let Step::StopDue { .. } = self.step {
+            self.step = Step::Stop;
+        }
+        let command = match self.step {
+            Step::Idle => return,
+            Step::Init | Step::InitAgain => Command::Init { channel, init: self.setup.init },
+            Step::FilterClear { .. } => Command::FilterClear { channel },
+            Step::FilterAdd { entry, .. } => Command::FilterAdd { channel, filter: self.setup.filters[entry] },
+            Step::Start => Command::Start { channel },
+            Step::CheckStart(_) | Step::Query | Step::CheckStop(_) => Command::Status { channel },
+            Step::TakeOver | Step::StopDue { .. } | Step::Stop => Command::Stop { channel },
         };
-        if rank(&other) > rank(&self) { other } else { self }
+        self.line.begin(now, command);
+    }
+
+    /// Sends a `STOP` whose answer is not awaited; the next one begins when the line has settled.
+    fn overtake(&mut self) -> Action {
+        self.step = Step::Stop;
+        self.line.abandon();
+        Action::Send { command: Command::Stop { channel: self.setup.channel }, attempt: 1 }
+    }
+
+    /// What follows the end of a command: something to report, or the next step.
+    fn complete(&mut self, command: Command, transmissions: u32, outcome: Outcome) -> Result<Option<Action>, Failure> {
+        use Outcome::{Answered, NoReply};
+        let completed = |outcome| Ok(Some(Action::Completed { command, outcome }));
+        match (mem::replace(&mut self.step, Step::Idle), outcome) {
+            (Step::StopDue { at }, outcome) => {
+                self.step = Step::StopDue { at };
+                match (command, outcome) {
+                    (Command::Start { .. }, Answered(Answer::Refused(text))) => Err(Failure::InDoubt(command, text)),
+                    (Command::Start { .. }, outcome) => completed(outcome),
+                    _ => Ok(None),
+                }
+            }
+            (Step::Query, outcome) => completed(outcome),
+            (Step::Start, outcome @ NoReply(_)) if transmissions > 0 => completed(outcome),
+            (Step::Start, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStart(refusal)),
+            (Step::Stop, Answered(Answer::Refused(refusal))) => self.go_to(Step::CheckStop(refusal)),
+            (Step::CheckStart(refusal), outcome) => self.checked(self.command_start(), false, refusal, outcome),
+            (Step::CheckStop(refusal), outcome) => {
+                self.checked(Command::Stop { channel: command.channel() }, true, refusal, outcome)
+            }
+            (_, NoReply(instead)) => Err(Failure::NoReply(command, instead)),
+            (step, Answered(Answer::Refused(text))) => self.refused(step, command, text),
+            (step, Answered(_)) => self.carried_out(step, command),
+        }
+    }
+
+    /// `STATUS` has ended after a refusal of `command`, which was carried out if the controller is in the state it causes.
+    fn checked(
+        &self,
+        command: Command,
+        stops: bool,
+        refusal: String,
+        outcome: Outcome,
+    ) -> Result<Option<Action>, Failure> {
+        match outcome {
+            Outcome::Answered(Answer::Status(Status { stopped, .. })) if stopped == stops => {
+                Ok(Some(Action::Completed { command, outcome }))
+            }
+            Outcome::Answered(Answer::Status(_)) => Err(Failure::Refused(command, refusal)),
+            _ => Err(Failure::InDoubt(command, refusal)),
+        }
+    }
+
+    fn refused(&mut self, step: Step, command: Command, text: String) -> Result<Option<Action>, Failure> {
+        match step {
+            Step::Init if !matches!(error_number(&text), Some(1 | 12)) => {
+                self.takeover = Takeover::StopSent;
+                self.step = Step::TakeOver;
+                Ok(Some(Action::InitRefused(text)))
+            }
+            Step::TakeOver => self.go_to(Step::InitAgain),
+            Step::FilterAdd { round, .. } if round <= self.retry().attempts => {
+                self.go_to(Step::FilterClear { round: round + 1 })
+            }
+            Step::FilterAdd { .. } => Err(Failure::InDoubt(command, text)),
+            _ => Err(Failure::Refused(command, text)),
+        }
+    }
+
+    fn carried_out(&mut self, step: Step, command: Command) -> Result<Option<Action>, Failure> {
+        let (round, entry) = match step {
+            Step::Init => return self.go_to(Step::FilterClear { round: 1 }),
+            Step::TakeOver => {
+                self.takeover = Takeover::Stopped;
+                return self.go_to(Step::InitAgain);
+            }
+            Step::InitAgain => {
+                self.takeover = Takeover::Stopped;
+                return self.go_to(Step::FilterClear { round: 1 });
+            }
+            Step::FilterClear { round } => (round, 0),
+            Step::FilterAdd { round, entry } => (round, entry + 1),
+            _ => return Ok(Some(Action::Completed { command, outcome: Outcome::Answered(Answer::Ok) })),
+        };
+        let is_last = entry >= self.setup.filters.len();
+        self.go_to(if is_last { Step::Start } else { Step::FilterAdd { round, entry } })
+    }
+
+    fn go_to(&mut self, step: Step) -> Result<Option<Action>, Failure> {
+        self.step = step;
+        Ok(None)
     }
 }
 
-/// Why the machine gave up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// None of the copies of this command was answered in time.
-    NoReply(Command),
-    /// The gateway refused this command, in these words (escaped, cut at 200 bytes).
-    Refused(Command, String),
+/// The number in the gateway's `R ERR <number> <text>`.
+pub(crate) fn error_number(refusal: &str) -> Option<u32> {
+    refusal.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+impl Failure {
+    /// The command that failed.
+    pub fn command(&self) -> Command {
+        match *self {
+            Failure::NoReply(command, _) | Failure::Refused(command, _) | Failure::InDoubt(command, _) => command,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NoReply(command) => write!(f, "no reply to {command}"),
-            Failure::Refused(command, words) => write!(f, "the gateway refused {command}: {words}"),
+            Failure::NoReply(command, _) => write!(f, "no reply to {command}"),
+            Failure::Refused(command, text) => write!(f, "the gateway refused {command}: {text}"),
+            Failure::InDoubt(command, text) => write!(f, "the gateway answered {command} with {text}"),
         }
     }
 }
 
 impl std::error::Error for Failure {}
-
-/// The machine; see the [module](self) for what it does.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    retry: Retry,
-    /// What is still to be sent. The first one is in hand unless the state is [`State::Quiet`].
-    queue: VecDeque<Command>,
-    state: State,
-    took_over: bool,
-    /// When `STOP` waits no longer for the command in hand.
-    hurry: Option<Instant>,
-    owed: Option<Owed>,
-    /// How a repeated `STOP` was refused, while `STATUS` is asked what became of it.
-    refused_stop: Option<Failure>,
-    failure: Option<Failure>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    /// Nothing is in hand; what arrives belongs to what was before.
-    Quiet { until: Instant },
-    /// The command in hand was sent so often, for the last time then, and not yet answered. The first `free` copies
-    /// were sent while another answer was owed, and are no attempts.
-    Awaiting { copies: u32, free: u32, sent: Instant },
-    /// The command in hand was answered; what still arrives is more of its answer.
-    Settling { until: Instant, copies: u32, answer: Answer },
-}
-
-/// `STOP` was sent while the answer to another command could still come.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    until: Instant,
-    heard: Heard,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Heard {
-    Nothing,
-    /// One `R ok`; until then another one may be its copy.
-    OkUntil(Instant),
-    OneOk,
-}
-
-impl Machine {
-    /// A machine that keeps quiet for so long and then sends these commands.
-    pub fn new(now: Instant, retry: Retry, quiet: Duration, commands: impl IntoIterator<Item = Command>) -> Machine {
-        // So that no deadline lies beyond what a clock can show.
-        const DAY: Duration = Duration::from_secs(86_400);
-        Machine {
-            retry: Retry { timeout: retry.timeout.min(DAY), ..retry },
-            queue: commands.into_iter().collect(),
-            state: State::Quiet { until: now + quiet },
-            took_over: false,
-            hurry: None,
-            owed: None,
-            refused_stop: None,
-            failure: None,
-        }
-    }
-
-    /// How patient it is.
-    pub fn retry(&self) -> Retry {
-        self.retry
-    }
-
-    /// The command that was sent and may still be answered.
-    pub fn in_hand(&self) -> Option<Command> {
-        if matches!(self.state, State::Quiet { .. }) { None } else { self.queue.front().copied() }
-    }
-
-    /// Whether there is nothing to send, and no answer to wait for.
-    pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
-    }
-
-    /// Queues a command behind all others.
-    pub fn push(&mut self, command: Command) {
-        self.queue.push_back(command);
-    }
-
-    /// Queues `STOP` in place of all that is not sent yet; what is in hand holds it up for at most [`SETTLE`].
-    pub fn stop(&mut self, now: Instant, channel: u8) {
-        self.queue.truncate(usize::from(self.in_hand().is_some()));
-        self.queue.push_back(Command::Stop { channel });
-        self.hurry = Some(now + SETTLE);
-    }
-
-    /// Takes a `STATUS` back, in hand or queued: nobody needs its answer any more.
-    pub fn withdraw_status(&mut self) {
-        if let Some(Command::Status { .. }) = self.in_hand() {
-            self.put_down();
-        }
-        self.queue.retain(|command| !matches!(command, Command::Status { .. }));
-    }
-
-    /// What to do at `now`, the time up to which everything has been read. Call it again after each action that was
-    /// carried out, after each reply, and when the time of [`Action::Wait`] has come.
-    ///
-    /// # Errors
-    ///
-    /// A [`Failure`], once; what was queued is then forgotten.
-    pub fn poll(&mut self, now: Instant) -> Result<Action, Failure> {
-        if let Some(failure) = self.failure.take() {
-            return Err(self.fail(failure));
-        }
-        if self.hurry.is_some_and(|hurry| hurry <= now) {
-            self.hurry = None;
-            // What has settled is not owed.
-            if self.clear() > now {
-                self.owed = Some(Owed { until: self.put_down(), heard: Heard::Nothing });
-                self.state = State::Quiet { until: now };
-            }
-        }
-        let deadline = match &self.state {
-            State::Awaiting { copies, free, sent } => return self.await_answer(now, *copies, *free, *sent),
-            State::Quiet { .. } if self.queue.is_empty() => return Ok(Action::Wait(None)),
-            State::Quiet { until } | State::Settling { until, .. } => *until,
-        };
-        if now < deadline {
-            return Ok(Action::Wait(Some(self.hurry.map_or(deadline, |hurry| hurry.min(deadline)))));
-        }
-        if let State::Settling { answer, .. } = &self.state {
-            let (command, answer) = (self.queue[0], answer.clone());
-            self.put_down();
-            return self.conclude(now, command, answer);
-        }
-        self.hurry = None;
-        Ok(self.send(1, 0, now))
-    }
-
-    /// The command that [`Action::Send`] named was sent; `now` is a time after that.
-    pub fn sent(&mut self, now: Instant) {
-        if let State::Awaiting { sent, .. } = &mut self.state {
-            *sent = now;
-        }
-    }
-
-    /// Takes a reply that was read; `now` is a time after that. What is no reply is not for this machine.
-    pub fn handle_reply(&mut self, now: Instant, reply: Reply<'_>) {
-        let Some(command) = self.in_hand() else { return };
-        let answer = match (reply, command) {
-            (Reply::Status(status), Command::Status { channel }) if status.channel == channel => Answer::Status(status),
-            (Reply::Status(_), _) => return,
-            (Reply::Ok, _) => Answer::Ok,
-            (Reply::Refused(words), _) => Answer::Refused(escape_truncated(words)),
-        };
-        if let Some(Owed { heard, .. }) = &mut self.owed {
-            match (&answer, *heard) {
-                (Answer::Ok, Heard::OneOk) => {}
-                (Answer::Ok, Heard::Nothing) => return *heard = Heard::OkUntil(now + SETTLE),
-                _ => return,
-            }
-        }
-        let all_arrived = self.clear();
-        let (copies, answer) = match &self.state {
-            State::Awaiting { copies, .. } => (*copies, answer),
-            State::Settling { copies, answer: first, .. } => (*copies, first.clone().or_better(answer)),
-            State::Quiet { .. } => return,
-        };
-        if let Answer::Refused(words) = &answer {
-            if !self.survives_refusal(command, copies) {
-                self.failure = Some(Failure::Refused(command, words.clone()));
-            }
-        }
-        let until = match &self.state {
-            State::Settling { until, .. } => *until,
-            // After the last command of all nothing follows that a late reply could be credited to.
-            _ if copies == 1 || (self.is_final_stop() && answer == Answer::Ok) => now + SETTLE,
-            _ => all_arrived.max(now + SETTLE),
-        };
-        // What was just answered is let settle, in a hurry too.
-        self.hurry = self.hurry.map(|_| now + SETTLE);
-        self.state = State::Settling { until, copies, answer };
-    }
-
-    /// When nothing more can come that belongs to the command in hand, or to the one before.
-    fn clear(&self) -> Instant {
-        match self.state {
-            State::Quiet { until } | State::Settling { until, .. } => until,
-            State::Awaiting { sent, .. } => sent + 2 * self.retry.timeout + SETTLE,
-        }
-    }
-
-    /// Whether the `STOP` in hand is the session's last command, and not a part of taking over.
-    fn is_final_stop(&self) -> bool {
-        matches!(self.queue.front(), Some(Command::Stop { .. })) && self.queue.len() == 1
-    }
-
-    fn survives_refusal(&self, command: Command, copies: u32) -> bool {
-        match command {
-            Command::Init { .. } => !self.took_over,
-            Command::Stop { .. } => !self.is_final_stop() || copies > 1,
-            Command::Status { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn send(&mut self, copy: u32, free: u32, now: Instant) -> Action {
-        let free = if self.owed.is_some() { copy } else { free };
-        self.state = State::Awaiting { copies: copy, free, sent: now };
-        Action::Send { command: self.queue[0], copy }
-    }
-
-    fn await_answer(&mut self, now: Instant, copies: u32, free: u32, sent: Instant) -> Result<Action, Failure> {
-        let command = self.queue[0];
-        if let Some(hurry) = self.hurry {
-            // It is not worth another copy.
-            return Ok(Action::Wait(Some(hurry)));
-        }
-        // START is not repeated, so its answer is awaited for as long as one can take.
-        let is_start = matches!(command, Command::Start { .. });
-        let mut deadline = if is_start { self.clear() } else { sent + self.retry.timeout };
-        self.owed = self.owed.filter(|owed| now < owed.until);
-        if let Some(owed) = &mut self.owed {
-            deadline = deadline.min(owed.until);
-            if let Heard::OkUntil(settled) = owed.heard {
-                deadline = deadline.min(settled);
-                if settled <= now {
-                    owed.heard = Heard::OneOk;
-                }
-            }
-        }
-        if now < deadline {
-            return Ok(Action::Wait(Some(deadline)));
-        }
-        if self.owed.is_some() || (copies - free < self.retry.attempts.max(1) && !is_start) {
-            return Ok(self.send(copies + 1, free, now));
-        }
-        self.put_down();
-        match (command, self.refused_stop.take()) {
-            (_, Some(failure)) => Err(self.fail(failure)),
-            (Command::Start { .. } | Command::Status { .. }, None) => Ok(Action::Settled { command, answer: None }),
-            (_, None) => Err(self.fail(Failure::NoReply(command))),
-        }
-    }
-
-    /// All answers to a command have come: what follows?
-    fn conclude(&mut self, now: Instant, command: Command, answer: Answer) -> Result<Action, Failure> {
-        let channel = command.channel();
-        match (command, answer) {
-            (Command::Init { .. }, Answer::Refused(words)) => {
-                self.took_over = true;
-                self.queue.push_front(command);
-                self.queue.push_front(Command::Stop { channel });
-                Ok(Action::TakeOver(words))
-            }
-            (Command::Stop { .. }, Answer::Refused(words)) if self.queue.is_empty() => {
-                self.refused_stop = Some(Failure::Refused(command, words));
-                self.queue.push_back(Command::Status { channel });
-                self.poll(now)
-            }
-            (_, answer) => match self.refused_stop.take() {
-                None => Ok(Action::Settled { command, answer: Some(answer) }),
-                Some(_) if matches!(answer, Answer::Status(Status { stopped: true, .. })) => {
-                    Ok(Action::Settled { command: Command::Stop { channel }, answer: Some(answer) })
-                }
-                Some(failure) => Err(self.fail(failure)),
-            },
-        }
-    }
-
-    /// Lets go of the command in hand, if there is one; tells until when its answers may still come.
-    fn put_down(&mut self) -> Instant {
-        let clear = self.clear();
-        if self.in_hand().is_some() {
-            self.queue.pop_front();
-        }
-        self.state = State::Quiet { until: clear };
-        clear
-    }
-
-    fn fail(&mut self, failure: Failure) -> Failure {
-        self.put_down();
-        self.queue.clear();
-        failure
-    }
-}

@@ -1,8 +1,30 @@
 //! Talks to the gateway.
+//!
+//! [`Connection`] is what a program uses. Under it, [`handshake`] decides which command follows which answer; it has no
+//! socket and no clock, so it serves other kinds of input and output as well. [`command`] and [`reply`] are the protocol.
+//!
+//! The gateway speaks the ASCII protocol of HMS Ixxat's CAN@net family ("Generic Protocol for Gateway Mode", software
+//! design guide 4.02.0332.20000). What this module relies on:
+//!
+//! * A command is one line that ends in `\n`. It is answered by `R ok` or by `R ERR <number> <text>`; an answer does
+//!   not name its command.
+//! * Lines from the gateway end in `\n`, `\r` or `\r\n`, or in the *characters* `\n`, `\r` or `\r\n`: its configuration files
+//!   hold the line end as text. Case is insignificant, runs of spaces count as one, and a datagram can hold several lines
+//!   of different kinds.
 
 pub mod command;
-pub(crate) mod driver;
+mod connection;
+mod driver;
 pub(crate) mod drops;
 pub mod handshake;
+mod moderation;
 pub mod reply;
 pub(crate) mod socket;
+mod transaction;
+
+pub use command::{BitRate, CHANNELS, Command, DataBitRate, Filter, Init};
+pub use connection::{Connection, StartStopError, Waker};
+pub use driver::Event;
+pub use handshake::{Failure, Setup, Takeover};
+pub use socket::{NetworkError, OpenError};
+pub use transaction::{Answer, Outcome, RetryConfig, SETTLE};

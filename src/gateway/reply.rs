@@ -30,7 +30,7 @@ pub enum Reply<'a> {
 /// at the end are read and not kept: who only listens sends no frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The channel, one of [`CHANNELS`].
+    /// The channel, one of [`CHANNELS`](super::CHANNELS).
     pub channel: u8,
     /// `B`: the controller is bus off.
     pub bus_off: bool,

@@ -1,18 +1,17 @@
-//! The UDP socket: where it is bound, whom it hears, and what the kernel grants it.
+//! The UDP socket: where it is bound, which sender it hears, what the kernel grants it.
 //!
-//! The listener's socket is bound without any reuse option, so that a second listener is told that the port is taken
-//! instead of taking half of the stream; then it is connected, so that the kernel drops every other sender's datagrams
-//! and reports a closed port; what slipped in between the two is thrown away.
+//! The socket of a session is bound without a reuse option, so that a second listener is told that the port is in use
+//! instead of taking half of the stream. Then it is connected, so that the kernel drops the datagrams of every other sender
+//! and reports a closed port; what was queued in between is discarded.
 //!
-//! When START's answer is no longer owed, `SO_REUSEPORT` is switched on; not before, or the answer to a `can-stop` on the
-//! same port would be credited to the handshake. A socket of the same user that sets it before it binds the wildcard
-//! address can now share the port, and since it stays unconnected, Linux prefers the connected one for every datagram of
-//! the gateway's. So `can-stop` works beside a running `can-listen` and takes nothing from it. Only through the wildcard:
-//! on Linux 6.1 a socket bound to the listener's specific address took all of the stream.
+//! While no command is in flight, `SO_REUSEPORT` is on. A socket of the same user that sets it before it binds the wildcard
+//! address can then share the port; since it stays unconnected, Linux (6.1, 6.18) delivers every datagram of the gateway to
+//! the connected one. So `can-stop` works beside a running `can-listen` and takes nothing from it. Only through the
+//! wildcard: a socket bound to the listener's specific address takes all of the stream.
 
 use std::fmt;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -23,12 +22,13 @@ pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
 /// More than the largest UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6.
 pub(crate) const DATAGRAM_MAX: usize = 1 << 16;
 
-/// Why no socket could be opened: at which step, for which address.
+/// Why no socket could be opened: the step and the address.
 #[derive(Debug)]
-pub(crate) enum OpenError {
+#[non_exhaustive]
+pub enum OpenError {
     /// The system gave no socket.
     Create(io::Error),
-    /// The local address could not be bound; [`io::ErrorKind::AddrInUse`] if another program has it.
+    /// The local address could not be bound; [`ErrorKind::AddrInUse`] if another socket has it.
     Bind(SocketAddr, io::Error),
     /// There is no way to the gateway.
     Connect(SocketAddr, io::Error),
@@ -37,51 +37,67 @@ pub(crate) enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}; are too many files open?"),
-            OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "UDP port {port} is taken here, perhaps by another can-listen (see: ss -aunp sport = :{port}); \
-                 end that. Only for another gateway take another port, with --bind {}: one gateway streams to one listener",
-                SocketAddr::new(local.ip(), local.port().checked_add(1).unwrap_or(5000)),
-                port = local.port(),
-            ),
-            OpenError::Bind(local, error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                write!(f, "cannot bind {local}: this machine has no such address; see: ip address")
-            }
-            OpenError::Bind(local, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "cannot bind {local}: {error}; ports below 1024 are root's, take another with --bind")
-            }
-            OpenError::Bind(local, error) => write!(f, "cannot bind {local}: {error}; check --bind"),
-            OpenError::Connect(gateway, error) => write!(f, "{}", unreachable_words(*gateway, error)),
+            OpenError::Create(_) => write!(f, "cannot create a UDP socket"),
+            OpenError::Bind(local, _) => write!(f, "cannot bind {local}"),
+            OpenError::Connect(gateway, _) => write!(f, "cannot reach {gateway}"),
         }
     }
 }
 
-impl std::error::Error for OpenError {}
-
-/// Why nothing can be sent to the gateway.
-pub(crate) fn unreachable_words(gateway: SocketAddr, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            format!("no route to {gateway} ({error}); is the network or VPN up? See: ip route get {}", gateway.ip())
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("cannot send to {gateway}: {error}; a firewall here forbids it, or it is a broadcast address")
-        }
-        _ => format!("cannot reach {gateway}: {error}; check --target"),
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let (OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error)) = self;
+        Some(error)
     }
 }
 
-/// Opens the socket of a session: bound for ourselves alone, connected to the gateway, with a large receive buffer,
-/// and holding nothing of any other sender.
+/// An error of the network. The same error means different things when a datagram is sent and when one is awaited.
+#[derive(Debug)]
+pub enum NetworkError {
+    /// A command could not be sent: a decision of this machine (its routes, its firewall).
+    Send(io::Error),
+    /// A read reported an error about an earlier datagram: an ICMP message of the gateway, or of a router or firewall on
+    /// the way.
+    Receive(io::Error),
+}
+
+impl NetworkError {
+    /// The system's error.
+    pub fn io_error(&self) -> &io::Error {
+        let (NetworkError::Send(error) | NetworkError::Receive(error)) = self;
+        error
+    }
+
+    /// Whether the gateway's machine says that nothing listens on the port (ICMP port unreachable).
+    pub fn port_is_closed(&self) -> bool {
+        self.io_error().kind() == ErrorKind::ConnectionRefused
+    }
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkError::Send(_) => f.write_str("cannot send"),
+            NetworkError::Receive(_) => f.write_str("the network reports an error"),
+        }
+    }
+}
+
+impl std::error::Error for NetworkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.io_error())
+    }
+}
+
+/// Opens the socket of a session: its port is its own, it is connected to the gateway, has a large receive buffer, and
+/// holds nothing of another sender.
 ///
 /// # Errors
 ///
 /// [`OpenError`], at the step that failed.
 pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
     let socket = create(gateway)?;
-    // The kernel cuts what is too much; a small buffer is no reason to give up.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    raise_receive_buffer(&socket);
     bind(&socket, local)?;
     socket.connect(&gateway.into()).map_err(|error| OpenError::Connect(gateway, error))?;
     let socket = UdpSocket::from(socket);
@@ -89,22 +105,13 @@ pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, 
     Ok(socket)
 }
 
-/// Lets a `can-stop` of the same user share the port of a socket from [`open`].
-///
-/// # Errors
-///
-/// The system's, where it does not know `SO_REUSEPORT`.
-pub(crate) fn share(socket: &UdpSocket) -> io::Result<()> {
-    SockRef::from(socket).set_reuse_port(true)
-}
-
 /// Opens an unconnected socket that only sends. On the wildcard address it shares its port with a session of the same
-/// user and is given none of the session's datagrams.
+/// user, and receives none of the session's datagrams.
 ///
 /// # Errors
 ///
 /// [`OpenError`], at the step that failed.
-pub(crate) fn open_for_sending(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
+pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
     let socket = create(gateway)?;
     if local.ip().is_unspecified() {
         socket.set_reuse_port(true).map_err(OpenError::Create)?;
@@ -113,33 +120,13 @@ pub(crate) fn open_for_sending(local: SocketAddr, gateway: SocketAddr) -> Result
     Ok(socket.into())
 }
 
-fn create(gateway: SocketAddr) -> Result<Socket, OpenError> {
-    let socket =
-        Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(OpenError::Create)?;
-    if gateway.is_ipv6() {
-        // Or the port would be taken for IPv4 too.
-        socket.set_only_v6(true).map_err(OpenError::Create)?;
-    }
-    Ok(socket)
-}
-
-fn bind(socket: &Socket, local: SocketAddr) -> Result<(), OpenError> {
-    socket.bind(&local.into()).map_err(|error| OpenError::Bind(local, error))
-}
-
-/// Throws away what arrived before the socket was connected. A tenth of a second is enough to read a full buffer, so
-/// a gateway that streams without a pause cannot hold us here.
-fn discard_queued(socket: &UdpSocket) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let begun = Instant::now();
-    let mut byte = [0];
-    while begun.elapsed() < Duration::from_millis(100) {
-        match socket.recv(&mut byte) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            _ => {}
-        }
-    }
-    socket.set_nonblocking(false)
+/// Lets a `can-stop` of the same user share the port of a socket from [`open`], or no longer.
+///
+/// # Errors
+///
+/// The system's, where it does not know `SO_REUSEPORT`.
+pub(crate) fn set_port_sharing(socket: &UdpSocket, on: bool) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_port(on)
 }
 
 /// The receive buffer that the kernel granted, in bytes as asked for (Linux reports twice that).
@@ -149,4 +136,72 @@ fn discard_queued(socket: &UdpSocket) -> io::Result<()> {
 /// The system's.
 pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
     Ok(SockRef::from(socket).recv_buffer_size()? / 2)
+}
+
+/// The address from which a socket bound to `local` speaks to `gateway`. Nothing is sent.
+///
+/// # Errors
+///
+/// The system's: it has no such address, or no route.
+pub(crate) fn source_address(local: IpAddr, gateway: SocketAddr) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind(SocketAddr::new(local, 0))?;
+    socket.connect(gateway)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Whether this machine no longer has `address`, and would speak to the gateway from another one. One sign alone does not
+/// show that: an IPv6 link that is down, or still checks for duplicates, cannot be bound either.
+pub(crate) fn address_is_lost(address: IpAddr, gateway: SocketAddr) -> bool {
+    let bound = UdpSocket::bind(SocketAddr::new(address, 0));
+    let is_gone = bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+    let any = if gateway.is_ipv4() {
+        IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED)
+    };
+    is_gone && source_address(any, gateway).is_ok_and(|source| source != address)
+}
+
+fn create(gateway: SocketAddr) -> Result<Socket, OpenError> {
+    let socket =
+        Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(OpenError::Create)?;
+    if gateway.is_ipv6() {
+        // Or the port would be taken for IPv4 as well.
+        socket.set_only_v6(true).map_err(OpenError::Create)?;
+    }
+    Ok(socket)
+}
+
+/// Asks for [`RECEIVE_BUFFER`] unless the default is larger already. Setting a size that the kernel cuts can lower a default
+/// that an administrator has raised above `net.core.rmem_max`; only a new socket has that again, so a trial goes first.
+fn raise_receive_buffer(socket: &Socket) {
+    let size = |socket: &Socket| socket.recv_buffer_size().unwrap_or(0);
+    let default = size(socket);
+    if default >= 2 * RECEIVE_BUFFER {
+        return;
+    }
+    let Ok(trial) = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)) else { return };
+    if trial.set_recv_buffer_size(RECEIVE_BUFFER).is_ok() && size(&trial) > default {
+        // A small buffer is no reason to fail.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
+}
+
+fn bind(socket: &Socket, local: SocketAddr) -> Result<(), OpenError> {
+    socket.bind(&local.into()).map_err(|error| OpenError::Bind(local, error))
+}
+
+/// Discards what arrived before the socket was connected. A tenth of a second is enough to read a full buffer, so a gateway
+/// that streams without a pause cannot delay the start for longer.
+fn discard_queued(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let began = Instant::now();
+    let mut byte = [0];
+    while began.elapsed() < Duration::from_millis(100) {
+        match socket.recv(&mut byte) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            _ => {}
+        }
+    }
+    socket.set_nonblocking(false)
 }

@@ -4,35 +4,41 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::cli::messages::Stderr;
 use crate::cli::options::ListenOptions;
-use crate::cli::report::Counts;
+use crate::cli::report::Stats;
+use crate::format::frame::Malformed;
 use crate::format::{Aside, Formatter};
 use crate::output::spool::{Rejected, Spool};
-use crate::text::escape_truncated;
+
+/// What has no place on stdout.
+#[derive(Debug)]
+pub(crate) enum Notice<'a> {
+    Refusal(&'a [u8]),
+    Event { line: &'a [u8], received: Duration },
+    Malformed(&'a [u8], Malformed),
+    BufferFull,
+}
 
 /// What accepts the datagrams of the stream.
-pub(crate) struct Intake {
+pub(crate) struct Printer {
     formatter: Formatter,
     /// What the datagram in hand comes to on stdout.
     output: Vec<u8>,
     spool: Arc<Spool>,
-    stderr: Stderr,
     /// How many datagrams, or frames in the formats that have them, are still to be printed.
     remaining: u64,
-    pub counts: Counts,
+    pub stats: Stats,
 }
 
-impl Intake {
-    pub fn new(options: &ListenOptions, spool: Arc<Spool>, stderr: Stderr) -> Intake {
-        let device = options.gateway.target.to_string();
-        Intake {
+impl Printer {
+    pub fn new(options: &ListenOptions, spool: Arc<Spool>) -> Printer {
+        let device = options.common.target.to_string();
+        Printer {
             formatter: Formatter::new(options.format, &device, io::stdout().is_terminal()),
             output: Vec::new(),
             spool,
-            stderr,
             remaining: options.count.map_or(u64::MAX, u64::from),
-            counts: Counts { frames: options.format.has_frames().then_some(0), ..Counts::default() },
+            stats: Stats { frames: options.format.has_frames().then_some(0), ..Stats::default() },
         }
     }
 
@@ -49,44 +55,36 @@ impl Intake {
         self.remaining == 0
     }
 
-    /// Accepts a datagram. A refusal in it is not told if it `answers_us`: the session tells what comes of it.
-    pub fn accept(&mut self, datagram: &[u8], answers_us: bool) {
+    /// Prints a datagram.
+    pub fn print(&mut self, datagram: &[u8], mut on_notice: impl FnMut(Notice<'_>)) {
         if self.is_complete() {
             return;
         }
-        self.counts.datagrams += 1;
-        self.counts.bytes += datagram.len() as u64;
+        self.stats.datagrams += 1;
+        self.stats.bytes += datagram.len() as u64;
         self.output.clear();
-        let (stderr, malformed_lines) = (&self.stderr, &mut self.counts.malformed_lines);
+        let malformed_lines = &mut self.stats.malformed_lines;
         let frames =
             self.formatter.write(datagram, since_1970, self.remaining, &mut self.output, |aside| match aside {
-                Aside::Refusal(_) if answers_us => {}
-                Aside::Refusal(line) => {
-                    stderr.say_for_gateway(format_args!("the gateway refused a command: {}", escape_truncated(line)));
-                }
-                Aside::Event(line) => {
-                    stderr.say_for_gateway(format_args!("the gateway reports: {}", escape_truncated(line)));
-                }
+                Aside::Refusal(line) => on_notice(Notice::Refusal(line)),
+                Aside::Event(line) => on_notice(Notice::Event { line, received: since_1970() }),
                 Aside::Malformed(line, fault) => {
                     *malformed_lines += 1;
                     if *malformed_lines == 1 {
-                        let line = escape_truncated(line);
-                        stderr.say_for_gateway(format_args!(
-                            "malformed line ({fault}), left out; more will only be counted: {line}"
-                        ));
+                        on_notice(Notice::Malformed(line, fault));
                     }
                 }
             });
         if !self.output.is_empty() {
-            self.put_into_spool(frames);
+            self.enqueue(frames, on_notice);
         }
     }
 
-    fn put_into_spool(&mut self, new_frames: u64) {
+    fn enqueue(&mut self, new_frames: u64, mut on_notice: impl FnMut(Notice<'_>)) {
         match self.spool.push(&self.output, 1) {
             Ok(()) => {
-                self.counts.spooled += 1;
-                self.remaining -= match &mut self.counts.frames {
+                self.stats.spooled += 1;
+                self.remaining -= match &mut self.stats.frames {
                     None => 1,
                     Some(frames) => {
                         *frames += new_frames;
@@ -94,14 +92,11 @@ impl Intake {
                     }
                 };
             }
-            Err(Rejected::Closed) => self.counts.after_failure += 1,
+            Err(Rejected::Closed) => self.stats.after_failure += 1,
             Err(Rejected::Full) => {
-                self.counts.overflowed += 1;
-                if self.counts.overflowed == 1 {
-                    self.stderr.say(
-                        "datagrams are being lost: whoever reads stdout is too slow, 32 MiB wait for it already; a \
-                         faster reader or a file keeps them all",
-                    );
+                self.stats.overflowed += 1;
+                if self.stats.overflowed == 1 {
+                    on_notice(Notice::BufferFull);
                 }
             }
         }

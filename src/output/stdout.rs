@@ -8,8 +8,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::messages::Stderr;
-use crate::gateway::driver::Connection;
+use crate::cli::messages::Messages;
+use crate::gateway::Waker;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::RECEIVE_BUFFER;
 use crate::output::spool::Spool;
@@ -21,16 +21,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const LARGER_BUFFER: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
 
 /// The thread's work. It ends when the spool is closed and empty, or when writing fails, which wakes the loop.
-pub(crate) struct Writer {
+pub(crate) struct StdoutThread {
     pub spool: Arc<Spool>,
-    pub connection: Arc<Connection>,
+    pub waker: Waker,
     pub drops: Arc<DropCounter>,
     /// What the kernel granted, in bytes.
     pub receive_buffer: usize,
-    pub stderr: Stderr,
+    pub stderr: Messages,
 }
 
-impl Writer {
+impl StdoutThread {
     /// Starts the thread; the result of its writing comes out of the other end.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Writer {
             let mut drops_are_told = false;
             let written = self.spool.write_out(&mut stdout, || {
                 let now = Instant::now();
-                if now >= next_look && !self.connection.is_woken() {
+                if now >= next_look && !self.waker.is_woken() {
                     next_look = now + LOOK_EVERY;
                     let drops = self.drops.count();
                     if drops.count > 0 && !drops_are_told {
@@ -56,7 +56,7 @@ impl Writer {
             let failed = written.is_err();
             let _ = result.send(written);
             if failed {
-                self.connection.wake();
+                self.waker.wake();
             }
         })?;
         Ok(ended)
@@ -69,7 +69,8 @@ impl Writer {
         } else {
             format!("all its {size} KiB were full: this machine is too busy, or the program was stopped")
         };
-        self.stderr
-            .say(format_args!("datagrams are being lost: they come faster than the socket's queue is emptied; {cure}"));
+        self.stderr.warn(format_args!(
+            "datagrams are being lost: they come faster than the socket's queue is emptied; {cure}"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! What this machine is, and the one setting of it that matters here.
+//! Describes this machine, and changes the one setting that matters here.
 
 use std::env;
 use std::fs::{self, File};
@@ -48,18 +48,18 @@ pub fn describe() -> String {
     )
 }
 
-/// Empty where there is none.
+/// Empty if it cannot be read.
 pub fn proc_file(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// A folder in memory if there is one, since no disk is to be measured.
+/// A folder in memory if there is one: no disk is measured.
 pub fn sink_folder() -> PathBuf {
     let shared_memory = PathBuf::from("/dev/shm");
     if shared_memory.is_dir() { shared_memory } else { env::temp_dir() }
 }
 
-/// A file that is gone as soon as nobody uses it.
+/// A file without a name, which is removed when it is closed.
 pub fn unlinked_file() -> File {
     let path = sink_folder().join(format!("can-udp-bench-{}", process::id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file for the sink");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::programs::{Folder, can_listen_plain, can_stop, run, start};
+use crate::programs::{TempDir, can_listen_plain, can_stop, run, start};
 use crate::simulator::Gateway;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -87,7 +87,7 @@ fn options_in_commands_of_the_readme_exist() {
     assert!(seen >= 10, "only {seen} options seen in commands");
 }
 
-fn unit_file(folder: &Folder) -> PathBuf {
+fn unit_file(folder: &TempDir) -> PathBuf {
     let unit = block("## As a service", "ini");
     assert!(unit.contains("ExecStart=/usr/local/bin/can-listen "), "{unit}");
     folder.write("can-listen@.service", &unit.replace("/usr/local/bin/can-listen", env!("CARGO_BIN_EXE_can-listen")))
@@ -96,7 +96,7 @@ fn unit_file(folder: &Folder) -> PathBuf {
 #[test]
 #[ignore = "needs systemd-analyze (Debian: systemd)"]
 fn unit_is_accepted_by_systemd() {
-    let folder = Folder::new("unit");
+    let folder = TempDir::new("unit");
     let verified = run(Command::new("systemd-analyze").arg("verify").arg(unit_file(&folder)));
     assert_eq!((verified.code(), verified.text().as_str(), verified.stderr.as_str()), (Some(0), "", ""));
 }
@@ -104,7 +104,7 @@ fn unit_is_accepted_by_systemd() {
 #[test]
 #[ignore = "needs systemd-analyze (Debian: systemd)"]
 fn unit_has_an_exposure_of_at_most_2_of_10() {
-    let folder = Folder::new("exposure");
+    let folder = TempDir::new("exposure");
     let mut command = Command::new("systemd-analyze");
     command.args(["security", "--no-pager", "--offline=true", "--threshold=20"]).arg(unit_file(&folder));
     let judged = run(&mut command);
@@ -115,7 +115,7 @@ fn unit_has_an_exposure_of_at_most_2_of_10() {
 #[test]
 #[ignore = "needs logrotate"]
 fn logrotate_accepts_its_file() {
-    let folder = Folder::new("logrotate");
+    let folder = TempDir::new("logrotate");
     let config = folder.write("can-listen", block("## As a service", "text"));
     let state = folder.0.join("state");
     let judged = run(Command::new("logrotate").arg("--debug").arg("--state").arg(state).arg(config));
@@ -131,7 +131,7 @@ fn build_static() -> PathBuf {
     let can_listen = binaries.split_whitespace().next().expect("can-listen's path");
     assert!(can_listen.ends_with("/can-listen"), "{can_listen}");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
-    let context = Folder::new("context");
+    let context = TempDir::new("context");
     for name in include_str!("../../.dockerignore").lines().filter_map(|line| line.strip_prefix('!')) {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         assert_eq!(run(Command::new("cp").arg("-r").arg(from).arg(&context.0)).code(), Some(0), "{name}");
@@ -145,7 +145,7 @@ fn build_static() -> PathBuf {
 #[test]
 #[ignore = "needs root, unshare (Debian: util-linux) and a static C library (Debian: libc6-dev)"]
 fn static_binary_listens_as_process_1_of_an_empty_root() {
-    let root = Folder::new("root");
+    let root = TempDir::new("root");
     fs::copy(build_static(), root.0.join("can-listen")).expect("a copy");
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let mut command = Command::new("unshare");

@@ -1,5 +1,5 @@
-//! The stream of a session: nothing is lost to a slow reader, what is lost is counted and said, memory stays bounded,
-//! and idle means idle.
+//! Promise: a slow reader costs no datagram until the output buffer is full, every loss is counted and reported, memory
+//! stays bounded, and an idle session does not use the processor.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,24 +10,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::programs::{
-    PATIENCE, Running, can_listen, can_listen_plain, command_line, frame, numbers, queued, reported_lost, run,
+    Running, TEST_TIMEOUT, can_listen, can_listen_plain, command_line, frame, numbers, queued, reported_lost, run,
     send_at_the_pace_of, start, start_unread, wait_until, wait_until_shared,
 };
 use crate::simulator::Gateway;
 use nix::sys::signal::Signal;
 
-/// A session whose stdout nobody reads yet, and its address.
+/// A session whose stdout is not read yet, and its address.
 fn unread_session(gateway: &Gateway) -> (Running, ChildStdout, SocketAddr) {
     let (listener, unread) = start_unread(&mut can_listen(["--target", &gateway.target()]));
-    listener.wait_for_stderr("START is sent");
+    listener.wait_for_stderr("START sent");
     (listener, unread, gateway.wait_for_command("CAN 1 START\n").from)
 }
 
 #[test]
-fn a_reader_that_pauses_while_the_stream_goes_on_loses_nothing() {
+fn reader_that_pauses_loses_nothing() {
     let gateway = Gateway::start();
     let (mut listener, unread, address) = unread_session(&gateway);
-    // Whoever waited for the reader would never take them all.
+    // A program that waited for its reader would never read them all.
     send_at_the_pace_of(address, (0..20_000).map(frame), |datagram| gateway.send(datagram));
     listener.read_on(unread);
     listener.wait_for_lines(20_001);
@@ -47,7 +47,7 @@ fn large_frame(number: u32) -> Vec<u8> {
     frame
 }
 
-/// Reads large frames in a thread, and hands on their numbers; pauses while nobody takes them. Each must be whole.
+/// Reads large frames, which must be complete, in a thread and sends their numbers over a channel without a buffer.
 fn read_large_frames(stdout: ChildStdout) -> Receiver<u32> {
     let (numbers, received) = mpsc::sync_channel(0);
     let mut stdout = BufReader::new(stdout);
@@ -75,7 +75,7 @@ fn kibibytes(listener: &Running, field: &str) -> u64 {
 }
 
 #[test]
-fn a_full_spool_drops_the_newest_whole_datagrams_says_so_once_and_gives_the_memory_back() {
+fn full_output_buffer_drops_whole_datagrams() {
     const MANY: u32 = 50;
     /// As many as fill one of the two buffers.
     const SPOOL: u32 = (32 << 20) / LARGE as u32;
@@ -91,10 +91,10 @@ fn a_full_spool_drops_the_newest_whole_datagrams_says_so_once_and_gives_the_memo
     while !listener.stderr_so_far().contains("datagrams are being lost") {
         send(8);
     }
-    // As the reader goes on, the writer comes to have a full buffer in its hands, and another one fills up behind it: the
-    // most there can be. How much the writer held before is a matter of chance, so this may take more than one turn.
+    // As the reader continues, the writer swaps in a full buffer, and another one fills up behind it: the maximum. How
+    // much the writer held before is a matter of chance, so this may take several rounds.
     let numbers = read_large_frames(unread);
-    let next = || numbers.recv_timeout(PATIENCE).expect("whole frames come");
+    let next = || numbers.recv_timeout(TEST_TIMEOUT).expect("whole frames come");
     let mut printed: Vec<u32> = Vec::new();
     while kibibytes(&listener, "VmHWM") < 64 << 10 {
         assert!(printed.len() < 10 * SPOOL as usize, "both buffers are never full");
@@ -129,11 +129,11 @@ fn a_full_spool_drops_the_newest_whole_datagrams_says_so_once_and_gives_the_memo
     assert!(!printed.iter().any(|number| (full_at..resumed_at).contains(number)), "the newest are dropped");
     assert_eq!(reported_lost(&ended.stderr), (0, sent - printed.len() as u64));
     assert_eq!(ended.stderr.matches("datagrams are being lost").count(), 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("reads stdout is too slow"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("process reading stdout is too slow"), "{}", ended.stderr);
 }
 
 #[test]
-fn what_the_kernel_drops_is_announced_once_and_counted_in_the_report() {
+fn kernel_drops_are_announced_and_counted() {
     const FLOOD: u32 = 400;
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
@@ -149,7 +149,7 @@ fn what_the_kernel_drops_is_announced_once_and_counted_in_the_report() {
     overflow();
     // Drops are looked up while datagrams arrive.
     let mut later = 0;
-    wait_until("the user to be told", || {
+    wait_until("the warning", || {
         gateway.send(format!("later {later}\n"));
         listener.wait_for_stdout(&format!("later {later}\n"));
         later += 1;
@@ -169,7 +169,7 @@ fn what_the_kernel_drops_is_announced_once_and_counted_in_the_report() {
 
 #[test]
 #[ignore = "needs root: mounts an empty /proc in a namespace of its own"]
-fn without_proc_the_report_says_that_losses_in_the_kernel_are_unknown() {
+fn kernel_drops_are_unknown_without_proc() {
     let gateway = Gateway::start();
     let listen = can_listen_plain(["--bind", "127.0.0.1:0", "-n", "1", "--target", &gateway.target()]);
     let mut command = Command::new("unshare");
@@ -178,11 +178,11 @@ fn without_proc_the_report_says_that_losses_in_the_kernel_are_unknown() {
     let ended = run(&mut command);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(ended.stderr.contains("lost: unknown"), "{ended:?}");
-    assert!(ended.stderr.contains("in the kernel, 0 in the spool"), "{ended:?}");
+    assert!(ended.stderr.contains("in the kernel, 0 in the output buffer"), "{ended:?}");
 }
 
 #[test]
-fn count_ends_it_with_0_after_exactly_so_many_lines() {
+fn count_ends_a_session_after_that_many_lines() {
     let gateway = Gateway::builder().frames_per_second(20_000.0).start();
     for count in ["1", "2", "1000"] {
         let listen = &mut can_listen(["--target", &gateway.target(), "--format", "candump", "-n", count]);
@@ -193,7 +193,7 @@ fn count_ends_it_with_0_after_exactly_so_many_lines() {
     }
 }
 
-/// How often the threads of a process were taken from a processor; `None` while one is running.
+/// The number of context switches of a process's threads; `None` while one of them is running.
 fn switches_of_the_idle(listener: &Running) -> Option<u64> {
     let mut switches = 0;
     for thread in fs::read_dir(format!("/proc/{}/task", listener.id())).expect("the process exists") {
@@ -208,22 +208,22 @@ fn switches_of_the_idle(listener: &Running) -> Option<u64> {
 }
 
 #[test]
-fn idle_means_idle_once_the_notice_of_a_silent_start_is_past() {
+fn threads_sleep_after_the_notice_of_a_silent_bus() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
-    listener.wait_for_stderr("nothing has arrived for ");
+    listener.wait_for_stderr("no data for ");
     let mut before = None;
     wait_until("threads that sleep", || {
         before = switches_of_the_idle(&listener);
         before.is_some()
     });
     thread::sleep(Duration::from_secs(2));
-    assert_eq!(switches_of_the_idle(&listener), before, "somebody woke up");
+    assert_eq!(switches_of_the_idle(&listener), before, "a thread woke up");
     assert!(before > Some(0));
 }
 
 #[test]
-fn the_first_datagram_after_a_quiet_spell_does_not_wait_for_another_one() {
+fn datagram_after_silence_is_written_at_once() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     listener.wait_for_lines(1);
@@ -235,7 +235,7 @@ fn the_first_datagram_after_a_quiet_spell_does_not_wait_for_another_one() {
 }
 
 #[test]
-fn nobody_wakes_up_between_the_answer_to_start_and_the_first_question() {
+fn threads_sleep_between_start_and_the_first_status() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "60"]));
     wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
@@ -243,6 +243,6 @@ fn nobody_wakes_up_between_the_answer_to_start_and_the_first_question() {
     thread::sleep(Duration::from_millis(100));
     let before = switches_of_the_idle(&listener);
     thread::sleep(Duration::from_secs(3));
-    assert_eq!(switches_of_the_idle(&listener), before, "somebody woke up");
+    assert_eq!(switches_of_the_idle(&listener), before, "a thread woke up");
     assert!(before > Some(0));
 }

@@ -1,12 +1,12 @@
-//! What the gateway sends cannot play tricks on a terminal, and is left alone everywhere else.
+//! Promise: nothing that the gateway sends can control a terminal; pipes and files receive it unchanged.
 
 use std::fs::File;
 
-use crate::programs::{Finished, can_listen, start, start_with, terminal};
+use crate::programs::{Output, can_listen, start, start_with, terminal};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
-/// Every byte there is, and at the end a newline.
+/// Every byte value once, newline last. Carriage return is followed by another byte, so it is no line end.
 fn all_bytes() -> Vec<u8> {
     let but_newline = (0..=255).filter(|&byte| byte != b'\n');
     but_newline.chain([b'\n']).collect()
@@ -37,7 +37,7 @@ fn printed(datagrams: &[&[u8]], to_a_terminal: bool) -> Vec<u8> {
 }
 
 #[test]
-fn on_a_terminal_control_bytes_are_shown_in_hexadecimal_and_the_newline_stays() {
+fn terminal_shows_control_bytes_in_hexadecimal() {
     let shown = printed(&[b"\x1B[2J\x1B]0;title\x07\n", &all_bytes()], true);
     // The terminal's driver makes that of a newline.
     let shown = String::from_utf8(shown).expect("nothing but ASCII").replace("\r\n", "\n");
@@ -51,13 +51,20 @@ fn on_a_terminal_control_bytes_are_shown_in_hexadecimal_and_the_newline_stays() 
 }
 
 #[test]
-fn in_a_pipe_every_byte_passes_untouched() {
+fn crlf_is_a_line_end_on_a_terminal() {
+    let shown = printed(&[b"M 1 CSD 100 55\r\nM 1 CSD 100 66\r\n", b"cut\rhere\r\n"], true);
+    let shown = String::from_utf8(shown).expect("nothing but ASCII").replace("\r\n", "\n");
+    assert_eq!(shown, "R ok\nM 1 CSD 100 55\nM 1 CSD 100 66\ncut\\x0Dhere\nthe end\n");
+}
+
+#[test]
+fn pipe_receives_every_byte_unchanged() {
     let expected = [b"R ok\n\x1B[2J\r\n", &all_bytes()[..], b"the end\n"].concat();
     assert_eq!(printed(&[b"\x1B[2J\r\n", &all_bytes()], false), expected);
 }
 
 #[test]
-fn a_datagram_gets_the_final_newline_it_lacks_and_an_empty_one_prints_nothing() {
+fn datagrams_get_their_missing_final_newline() {
     for to_a_terminal in [false, true] {
         let printed = printed(&[b"one", b"", b"two\nthree", b"four\n"], to_a_terminal);
         let printed = String::from_utf8(printed).expect("nothing but ASCII").replace("\r\n", "\n");
@@ -69,17 +76,17 @@ fn a_datagram_gets_the_final_newline_it_lacks_and_an_empty_one_prints_nothing() 
 const CLEAR: (&str, &str) = ("R ERR 5 \x1B[2J", "R ERR 5 \\x1B[2J");
 
 #[track_caller]
-fn assert_harmless(ended: &Finished) {
+fn assert_harmless(ended: &Output) {
     let harmless = |byte: u8| byte == b'\n' || (b' '..=b'~').contains(&byte);
     assert!(ended.stderr.bytes().all(harmless), "{:?}", ended.stderr);
 }
 
 #[test]
-fn the_gateways_words_are_escaped_on_stderr_and_cut_at_200_bytes() {
-    let words = CLEAR.0.to_owned() + &"x".repeat(300);
+fn gateway_text_on_stderr_is_escaped_and_cut() {
+    let text = CLEAR.0.to_owned() + &"x".repeat(300);
     let shown = CLEAR.1.to_owned() + &"x".repeat(188);
     for command in ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n", "CAN 1 START\n"] {
-        let gateway = Gateway::builder().refuse(command, &words).start();
+        let gateway = Gateway::builder().refuse(command, &text).start();
         let listener = start(&mut can_listen(["--verbose", "--target", &gateway.target()]));
         let ended = listener.wait();
         assert_eq!(ended.code(), Some(1), "{ended:?}");
@@ -90,12 +97,12 @@ fn the_gateways_words_are_escaped_on_stderr_and_cut_at_200_bytes() {
 }
 
 #[test]
-fn so_are_events_refusals_and_malformed_lines_of_the_stream() {
+fn events_and_malformed_lines_are_escaped_and_cut() {
     let long = "x".repeat(300);
     let gateway = Gateway::builder().script(|_, _| Reaction::Answer).start();
     let listen = &mut can_listen(["--format", "candump", "--target", &gateway.target()]);
     let listener = start(listen);
-    listener.wait_for_stderr("START is sent");
+    listener.wait_for_stderr("START sent");
     gateway.wait_for_command("CAN 1 START\n");
     for kind in ["E 1", "R ERR 7", "M 1 CSD"] {
         gateway.send(format!("{kind} \x1B[2J\u{9B}{long}\n"));

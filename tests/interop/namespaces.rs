@@ -79,7 +79,7 @@ fn without_any_argument_both_programs_find_the_gateway_and_lose_nothing() {
         let gateway = Gateway::builder().bind("10.8.0.109:5000").frames_per_second(1000.0).start();
         let listener = start(&mut within(listeners, CAN_LISTEN));
         gateway.wait_until_streamed(500);
-        listener.wait_for_stderr("10.8.0.109:5000 START is sent");
+        listener.wait_for_stderr("10.8.0.109:5000 START sent");
 
         let stopped = run(&mut within(listeners, CAN_STOP));
         assert_eq!((stopped.code(), stopped.text().as_str()), (Some(0), ""), "{}", stopped.stderr);

@@ -15,7 +15,7 @@ use std::{env, fs, thread};
 use can_udp::format::{PCAP_HEADER, pcap};
 
 use crate::programs::{
-    Finished, Folder, Running, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
+    Output, Running, TempDir, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
 };
 use crate::simulator::Gateway;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -94,7 +94,7 @@ impl Drop for Group {
 
 impl Pipeline {
     #[track_caller]
-    fn start(folder: &Folder, gateway: &Gateway, commands: &str) -> Pipeline {
+    fn start(folder: &TempDir, gateway: &Gateway, commands: &str) -> Pipeline {
         let mut bash = tool("bash");
         bash.args(["-c", commands]).current_dir(&folder.0).process_group(0);
         let bash = start(bash.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0"));
@@ -107,7 +107,7 @@ impl Pipeline {
     }
 
     #[track_caller]
-    fn end(self) -> Finished {
+    fn end(self) -> Output {
         let Pipeline { group: _group, bash } = self;
         bash.wait()
     }
@@ -209,7 +209,7 @@ fn view(interface: &str, id: &str, flags: [bool; 4], length: usize, data: &str) 
 /// Lets `can-listen` take all the frames, some alone and some with others in one datagram, and runs these commands on
 /// what it printed, the file `bus`. Tells what they printed.
 #[track_caller]
-fn listen(folder: &Folder, format: &str, commands: &str) -> (Gateway, Finished) {
+fn listen(folder: &TempDir, format: &str, commands: &str) -> (Gateway, Output) {
     let mut datagrams = Vec::new();
     let mut lines = frames().into_iter().map(|frame| frame.line()).peekable();
     while lines.peek().is_some() {
@@ -242,7 +242,7 @@ fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl Into
 #[ignore = "needs can-utils"]
 fn log2asc_logs_every_frame() {
     need(&["log2asc"]);
-    let folder = Folder::new("log2asc");
+    let folder = TempDir::new("log2asc");
     listen(&folder, "candump", "log2asc -I bus -O bus.asc can1 can2 can3 can4");
     let log = folder.read("bus.asc");
     let read = log.lines().skip(3).map(|line| {
@@ -276,7 +276,7 @@ for m in CanutilsLogReader("bus"):
     print(m.channel, f"{m.arbitration_id:X}", flags, m.dlc, m.data.hex().upper())
 "#;
     need_python_can();
-    let (_, finished) = listen(&Folder::new("python-can"), "candump", &format!("python3 -c '{PRINT_ALL}'"));
+    let (_, finished) = listen(&TempDir::new("python-can"), "candump", &format!("python3 -c '{PRINT_ALL}'"));
     assert_same(finished.text().lines(), frames().iter().map(Frame::view));
 }
 
@@ -298,7 +298,7 @@ BO_ 2566783489 Battery: 2 ECU
 #[ignore = "needs cantools"]
 fn cantools_decodes_standard_and_extended_signals() {
     need(&["cantools"]);
-    let folder = Folder::new("cantools");
+    let folder = TempDir::new("cantools");
     folder.write("bus.dbc", DBC);
     let lines = [&b"M 1 CSD 101 40 1F 5A 00 00 00 00 00\n"[..], b"M 2 CED 18FE0201 D2 04\n"];
     let gateway =
@@ -332,7 +332,7 @@ struct InfluxDb {
 
 impl InfluxDb {
     #[track_caller]
-    fn start(folder: &Folder, port: u16) -> InfluxDb {
+    fn start(folder: &TempDir, port: u16) -> InfluxDb {
         let (data, other_port) = (folder.0.join("influxdb").display().to_string(), free_tcp_port());
         let config = format!(
             r#"
@@ -389,7 +389,7 @@ log-enabled = false
 #[ignore = "needs influxdb, curl"]
 fn influxdb_stores_a_point_with_its_own_time_per_frame() {
     need(&["influxd", "curl"]);
-    let folder = Folder::new("influxdb");
+    let folder = TempDir::new("influxdb");
     let server = InfluxDb::start(&folder, free_tcp_port());
     let post = format!("curl -sS --fail --data-binary @bus 'http://127.0.0.1:{}/write?db=can'", server.port);
     let (gateway, _) = listen(&folder, "influx", &post);
@@ -456,7 +456,7 @@ const FRAMES: u32 = 2000;
 /// Runs a recipe on a slow bus, where each frame must show in what it puts out before the next one is sent. Then the
 /// bus becomes busy, and Ctrl-C comes.
 #[track_caller]
-fn try_recipe(folder: &Folder, commands: &str, output: impl Fn(&Pipeline) -> String) -> Finished {
+fn try_recipe(folder: &TempDir, commands: &str, output: impl Fn(&Pipeline) -> String) -> Output {
     let gateway = Gateway::start();
     let pipeline = Pipeline::start(folder, &gateway, commands);
     gateway.wait_for_command("CAN 1 START\n");
@@ -500,7 +500,7 @@ fn hex(number: u32) -> String {
 #[test]
 #[ignore = "needs bash, grep"]
 fn grep_recipe_shows_a_line_at_once() {
-    let (folder, gateway) = (Folder::new("grep"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("grep"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen | grep "));
     gateway.wait_for_command("CAN 1 START\n");
     for number in 0..2 {
@@ -516,7 +516,7 @@ fn grep_recipe_shows_a_line_at_once() {
 #[ignore = "needs can-utils"]
 fn file_and_log2asc_recipes_keep_every_frame() {
     need(&["log2asc"]);
-    let folder = Folder::new("file");
+    let folder = TempDir::new("file");
     try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
     assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
 
@@ -533,7 +533,7 @@ fn split_recipe_keeps_every_frame_in_whole_lines() {
     let as_written = recipe("can-listen --format candump | (trap '' INT; exec split ");
     // Of that size, the few frames fill several files.
     for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "-C 100M", "-C 20k"), 3..=9)] {
-        let folder = Folder::new("split");
+        let folder = TempDir::new("split");
         let files = || {
             let entries = fs::read_dir(&folder.0).expect("the folder").map(|entry| entry.expect("a file").path());
             let paths: BTreeSet<_> = entries.collect();
@@ -550,7 +550,7 @@ fn split_recipe_keeps_every_frame_in_whole_lines() {
 #[ignore = "needs cantools"]
 fn cantools_recipes_decode_every_frame() {
     need(&["cantools"]);
-    let folder = Folder::new("cantools-recipe");
+    let folder = TempDir::new("cantools-recipe");
     folder.write("bus.dbc", DBC);
     let beginning = "can-listen --format candump | (trap '' INT; PYTHONUNBUFFERED=1 exec cantools ";
     let finished = try_recipe(&folder, recipe(beginning), stdout);
@@ -567,7 +567,7 @@ fn cantools_recipes_decode_every_frame() {
 #[ignore = "needs python-can"]
 fn python_can_recipe_reads_every_frame() {
     need_python_can();
-    let (folder, script) = (Folder::new("python-recipe"), recipe_in("python"));
+    let (folder, script) = (TempDir::new("python-recipe"), recipe_in("python"));
     folder.write("this.py", script);
     let commands = script.lines().next().and_then(|line| line.strip_prefix("# ")).expect("how it is run");
     let finished = try_recipe(&folder, commands, stdout);
@@ -578,7 +578,7 @@ fn python_can_recipe_reads_every_frame() {
 #[ignore = "needs influxdb, curl"]
 fn influxdb_recipe_stores_every_frame() {
     need(&["influxd", "curl"]);
-    let folder = Folder::new("influxdb-recipe");
+    let folder = TempDir::new("influxdb-recipe");
     let server = InfluxDb::start(&folder, free_tcp_port());
     try_recipe(&folder, &server.recipe(recipe_in("bash")), |_| server.data().join("\n"));
     assert_same(server.data(), (0..FRAMES).map(hex));
@@ -588,7 +588,7 @@ fn influxdb_recipe_stores_every_frame() {
 #[ignore = "needs influxdb, curl"]
 fn influxdb_recipe_waits_for_a_late_server() {
     need(&["influxd", "curl"]);
-    let (folder, gateway) = (Folder::new("influxdb-late"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("influxdb-late"), Gateway::start());
     let server = InfluxDb::start(&folder, free_tcp_port());
     let (port, commands) = (server.port, server.recipe(recipe_in("bash")));
     drop(server); // the database is in the folder
@@ -609,7 +609,7 @@ fn influxdb_recipe_waits_for_a_late_server() {
 #[ignore = "needs mosquitto, mosquitto-clients"]
 fn mqtt_recipe_publishes_every_frame() {
     need(&["mosquitto_pub"]);
-    let (folder, port) = (Folder::new("mqtt"), free_tcp_port().to_string());
+    let (folder, port) = (TempDir::new("mqtt"), free_tcp_port().to_string());
     let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
     folder.write("mosquitto.conf", &config);
     let broker = start(tool("mosquitto").arg("-v").arg("-c").arg(folder.0.join("mosquitto.conf")));
@@ -628,7 +628,7 @@ fn mqtt_recipe_publishes_every_frame() {
 #[ignore = "needs moreutils"]
 fn ts_recipe_stamps_each_line_at_once() {
     need(&["ts"]);
-    let folder = Folder::new("ts");
+    let folder = TempDir::new("ts");
     let finished = try_recipe(&folder, recipe("can-listen | (trap '' INT; exec ts "), |pipeline| {
         stdout(pipeline).lines().filter(|line| line.contains("CSD")).collect::<Vec<_>>().join("\n")
     });
@@ -642,7 +642,7 @@ fn ts_recipe_stamps_each_line_at_once() {
 /// Asserts that `bus.txt` has the answer to START and every frame.
 #[track_caller]
 fn try_recipe_for_bus_txt(name: &str, commands: &str) {
-    let folder = Folder::new(name);
+    let folder = TempDir::new(name);
     try_recipe(&folder, commands, |_| {
         let so_far = fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default();
         so_far.lines().skip(1).collect::<Vec<_>>().join("\n")
@@ -668,7 +668,7 @@ fn pv_recipe_with_a_file_keeps_every_frame() {
 
 /// `commands` on a terminal of its own. Dropping it closes the terminal.
 #[track_caller]
-fn start_on_a_terminal(folder: &Folder, gateway: &Gateway, commands: &str) -> Running {
+fn start_on_a_terminal(folder: &TempDir, gateway: &Gateway, commands: &str) -> Running {
     let mut script = tool("script");
     script.args(["-qec", commands, "/dev/null"]).current_dir(&folder.0);
     start(script.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0").env("SHELL", "/bin/bash"))
@@ -679,7 +679,7 @@ fn start_on_a_terminal(folder: &Folder, gateway: &Gateway, commands: &str) -> Ru
 fn pv_recipe_shows_the_rate_on_a_terminal() {
     need(&["pv"]);
     for beginning in ["can-listen | pv ", "can-listen | (trap '' INT; exec tee -p "] {
-        let folder = Folder::new("pv-terminal");
+        let folder = TempDir::new("pv-terminal");
         let gateway = Gateway::builder().frames_per_second(100.0).start();
         let terminal = start_on_a_terminal(&folder, &gateway, recipe(beginning));
         wait_until("a rate near 100/s", || {
@@ -693,7 +693,7 @@ fn pv_recipe_shows_the_rate_on_a_terminal() {
 #[test]
 #[ignore = "needs script, nohup"]
 fn nohup_recipe_survives_the_terminal() {
-    let folder = Folder::new("nohup");
+    let folder = TempDir::new("nohup");
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let commands = format!("{}\necho $! > pid; sleep 60", recipe("nohup can-listen "));
     let terminal = start_on_a_terminal(&folder, &gateway, &commands);
@@ -714,7 +714,7 @@ fn nohup_recipe_survives_the_terminal() {
 fn timeout_recipe_ends_in_time_with_0() {
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let commands = replaced(recipe("timeout --preserve-status 60 "), "60", "2");
-    let finished = Pipeline::start(&Folder::new("timeout"), &gateway, &commands).end();
+    let finished = Pipeline::start(&TempDir::new("timeout"), &gateway, &commands).end();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
     assert!(finished.text().lines().count() > 50, "{finished:?}");
 }
@@ -723,7 +723,7 @@ fn timeout_recipe_ends_in_time_with_0() {
 #[ignore = "needs bash"]
 fn filter_recipe_asks_for_one_identifier() {
     let gateway = Gateway::builder().frames_per_second(100.0).start();
-    let pipeline = Pipeline::start(&Folder::new("filter"), &gateway, recipe("can-listen --filter STD:123:7FF"));
+    let pipeline = Pipeline::start(&TempDir::new("filter"), &gateway, recipe("can-listen --filter STD:123:7FF"));
     pipeline.bash.wait_for_lines(2);
     pipeline.press_ctrl_c();
     assert_eq!(pipeline.end().code(), Some(0));
@@ -746,7 +746,7 @@ fn bit_rate_recipe_finds_the_last_rate_within_100_s() {
     let last = rates.take_while(|rate| *rate != 9).last().expect("rates");
     let gateway = Gateway::start();
     let begun = Instant::now();
-    let mut pipeline = Pipeline::start(&Folder::new("bit-rate"), &gateway, commands);
+    let mut pipeline = Pipeline::start(&TempDir::new("bit-rate"), &gateway, commands);
     let init = format!("CAN 1 INIT mode=LISTEN baudA={last}\n");
     while !gateway.commands().contains(&init) {
         assert!(begun.elapsed() < Duration::from_secs(100), "{last} was not tried: {:?}", gateway.commands());
@@ -770,7 +770,7 @@ fn ring_recipe_keeps_every_frame() {
     let as_written = recipe("can-listen --format pcap | setsid -w tshark ");
     // Of that size, the few frames fill several files.
     for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "filesize:100000", "filesize:20"), 4..=9)] {
-        let (folder, gateway) = (Folder::new("ring"), Gateway::start());
+        let (folder, gateway) = (TempDir::new("ring"), Gateway::start());
         let pipeline = Pipeline::start(&folder, &gateway, commands);
         pipeline.bash.wait_for_stderr("Capturing on");
         send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 0);
@@ -787,7 +787,7 @@ fn ring_recipe_keeps_every_frame() {
 #[ignore = "needs tshark"]
 fn pcap_recipe_is_read_by_tshark() {
     need(&["tshark"]);
-    let folder = Folder::new("pcap");
+    let folder = TempDir::new("pcap");
     let read = || {
         let read = "tshark -r bus.pcap -T fields -e data.data";
         run(tool("bash").args(["-c", read]).current_dir(&folder.0)).text().to_uppercase()
@@ -800,7 +800,7 @@ fn pcap_recipe_is_read_by_tshark() {
 #[ignore = "needs root, sudo"]
 fn sudo_recipe_keeps_target_and_path() {
     need(&["sudo"]);
-    let folder = Folder::new("sudo");
+    let folder = TempDir::new("sudo");
     try_recipe(&folder, recipe("sudo --preserve-env"), |_| folder.read("bus.log"));
     assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
 }
@@ -808,7 +808,7 @@ fn sudo_recipe_keeps_target_and_path() {
 #[test]
 #[ignore = "needs sh, timeout"]
 fn cron_recipe_works_without_an_environment() {
-    let (folder, gateway) = (Folder::new("cron"), Gateway::builder().frames_per_second(100.0).start());
+    let (folder, gateway) = (TempDir::new("cron"), Gateway::builder().frames_per_second(100.0).start());
     let bin = folder.0.join(".cargo/bin");
     fs::create_dir_all(&bin).expect("a folder");
     symlink(env!("CARGO_BIN_EXE_can-listen"), bin.join("can-listen")).expect("a link");
@@ -826,7 +826,7 @@ fn cron_recipe_works_without_an_environment() {
 
 /// An SSH server for the user who runs the tests, and an `ssh` whose host `bench` is that server.
 struct SshServer {
-    folder: Folder,
+    folder: TempDir,
     _server: Running,
 }
 
@@ -834,7 +834,7 @@ impl SshServer {
     #[track_caller]
     fn start(gateway: &Gateway) -> SshServer {
         need(&["ssh", "sshd", "ssh-keygen"]);
-        let (folder, port) = (Folder::new("ssh"), free_tcp_port());
+        let (folder, port) = (TempDir::new("ssh"), free_tcp_port());
         let here = folder.0.display().to_string();
         for key in ["host", "user"] {
             let made = run(tool("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &format!("{here}/{key}")]));
@@ -908,7 +908,7 @@ while True: signal.pause()
 #[ignore = "needs kcat, setsid and confluent-kafka (pip)"]
 fn kafka_recipe_delivers_in_order_through_an_outage() {
     need(&["kcat", "setsid"]);
-    let (folder, gateway) = (Folder::new("kafka"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("kafka"), Gateway::start());
     let broker = start(tool("python3").args(["-c", BROKER]));
     broker.wait_for_lines(1);
     let address = String::from_utf8(broker.stdout_so_far()).expect("text").trim().to_owned();
@@ -947,7 +947,7 @@ fn command_for(gateway: &Gateway, beginning: &str) -> String {
 #[test]
 #[ignore = "needs bash"]
 fn first_commands_of_the_readme_work() {
-    let folder = Folder::new("first");
+    let folder = TempDir::new("first");
     let gateway = Gateway::builder().frames_per_second(100.0).status("----").start();
     let listener = Pipeline::start(&folder, &gateway, &command_for(&gateway, "can-listen --target "));
     listener.bash.wait_for_stdout("M 1 CSD ");
@@ -983,7 +983,7 @@ fn first_commands_of_the_readme_work() {
 #[test]
 #[ignore = "needs cargo, and half a minute to build"]
 fn rust_example_streams_and_stops() {
-    let crate_folder = Folder::new("example");
+    let crate_folder = TempDir::new("example");
     let here = env!("CARGO_MANIFEST_DIR");
     let manifest = format!(
         "[package]\nname = \"example\"\nedition = \"2024\"\n[dependencies]\ncan-udp = {{ path = \"{here}\" }}\n[workspace]\n"
@@ -1016,7 +1016,7 @@ fn rust_example_streams_and_stops() {
 #[ignore = "needs mawk"]
 fn gaps_recipe_shows_each_when_it_is_over() {
     need(&["mawk"]);
-    let (folder, gateway) = (Folder::new("gaps"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("gaps"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen --format candump | (trap '' INT; exec mawk "));
     gateway.wait_for_command("CAN 1 START\n");
     for number in 0..3 {
@@ -1042,7 +1042,7 @@ fn gaps_recipe_shows_each_when_it_is_over() {
 #[test]
 #[ignore = "needs bash"]
 fn reconnect_recipe_survives_a_power_cycle() {
-    let folder = Folder::new("power");
+    let folder = TempDir::new("power");
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let commands = replaced(recipe("while can-listen --idle-timeout 10 "), "10 >>", "1 --timeout 0.3 >>");
     let pipeline = Pipeline::start(&folder, &gateway, &commands);
@@ -1061,7 +1061,7 @@ fn reconnect_recipe_survives_a_power_cycle() {
 #[ignore = "needs python-can"]
 fn blf_recipe_keeps_every_frame() {
     need_python_can();
-    let folder = Folder::new("blf");
+    let folder = TempDir::new("blf");
     let convert = recipe("can_logconvert ");
     let read = "from can.io import BLFReader; [print(m.data.hex()) for m in BLFReader('bus.blf')]";
     let (_, finished) = listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
@@ -1108,7 +1108,7 @@ impl Recorder {
 #[ignore = "needs curl"]
 fn influxdb_recipe_works_with_versions_2_and_3() {
     need(&["curl"]);
-    let (folder, server) = (Folder::new("influxdb-2"), Recorder::start());
+    let (folder, server) = (TempDir::new("influxdb-2"), Recorder::start());
     let settings = |name: &str| {
         let (_, after) = README.split_once(&format!("{name}='http://localhost:8086/api/v2/")).expect("for InfluxDB 2");
         format!("http://127.0.0.1:{}/api/v2/{}", server.port, after.split('\'').next().expect("its end"))
@@ -1170,7 +1170,7 @@ fn random_frames(count: usize) -> Vec<Frame> {
 #[ignore = "needs tshark"]
 fn tshark_reads_every_field_of_10_000_frames_from_a_file() {
     need(&["tshark"]);
-    let folder = Folder::new("tshark-file");
+    let folder = TempDir::new("tshark-file");
     let frames = random_frames(10_000);
     let mut file = PCAP_HEADER.to_vec();
     let time = |number: usize| Duration::new(1_700_000_000 + number as u64, (number as u32 * 99_991) % 1_000_000_000);
@@ -1207,7 +1207,7 @@ fn tshark_reads_every_field_of_10_000_frames_from_a_file() {
 #[ignore = "needs tshark"]
 fn wireshark_recipe_shows_10_000_frames_live() {
     need(&["tshark"]);
-    let folder = Folder::new("tshark-pipe");
+    let folder = TempDir::new("tshark-pipe");
     let frames = random_frames(10_000);
     let lines: Vec<Vec<u8>> = frames.iter().map(|frame| frame.line().into_bytes()).collect();
     let gateway = Gateway::start();

@@ -1,4 +1,1 @@
 //! Exhaustive schedules of the conversation with the gateway.
-
-mod handshake;
-mod status;

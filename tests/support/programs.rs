@@ -1,5 +1,5 @@
-//! Runs the real binaries for tests: what they print is collected as it comes, and every wait has an end.
-#![allow(dead_code)] // each test uses a part of it
+//! Runs the real binaries for tests: collects what they print as it comes, and bounds every wait.
+#![allow(dead_code)] // each test program uses a part of it
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,9 +21,9 @@ use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
 /// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `can-listen` on a free local port, to be given a target and started.
+/// `can-listen` on a free local port; the caller adds the target.
 pub fn can_listen<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = clean(env!("CARGO_BIN_EXE_can-listen"));
     command.args(["--bind", "127.0.0.1:0"]).args(arguments);
@@ -44,14 +44,14 @@ pub fn can_listen_plain<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>)
     command
 }
 
-/// A program whose environment and signals are those of a user at a terminal, however the tests were started.
+/// A program with the environment and signal dispositions of an interactive shell, however the tests were started.
 fn clean(program: &str) -> Command {
     let mut command = Command::new("env");
     command.args([DEFAULT_SIGNALS, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
     command
 }
 
-/// What makes env(1) undo that the tests themselves were started with signals ignored, as nohup(1) does.
+/// Makes env(1) reset signals that were ignored when the tests were started, as under nohup(1).
 pub const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,TERM";
 
 /// The program and its arguments, without what [`DEFAULT_SIGNALS`] needs.
@@ -62,19 +62,19 @@ pub fn command_line(command: &Command) -> impl Iterator<Item = &OsStr> {
 /// A program that was started by a test. Dropping it kills it.
 pub struct Running {
     child: Child,
-    stdout: Output,
-    stderr: Output,
+    stdout: Collector,
+    stderr: Collector,
 }
 
-/// How a program ended, and all that it printed.
+/// The exit status of a program and everything that it printed.
 #[derive(Debug)]
-pub struct Finished {
+pub struct Output {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: String,
 }
 
-impl Finished {
+impl Output {
     /// The exit code; a program killed by a signal has none.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
@@ -97,26 +97,26 @@ pub fn start(command: &mut Command) -> Running {
 pub fn start_with(command: &mut Command, stdout: Stdio) -> Running {
     let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let stdout = child.stdout.take().map(Output::collect).unwrap_or_default();
-    let stderr = child.stderr.take().map(Output::collect).unwrap_or_default();
+    let stdout = child.stdout.take().map(Collector::collect).unwrap_or_default();
+    let stderr = child.stderr.take().map(Collector::collect).unwrap_or_default();
     Running { child, stdout, stderr }
 }
 
-/// Runs a program to its end.
+/// Runs a program until it exits.
 #[track_caller]
-pub fn run(command: &mut Command) -> Finished {
+pub fn run(command: &mut Command) -> Output {
     start(command).wait()
 }
 
 impl Running {
-    /// The process's number.
+    /// The process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.id().try_into().expect("a process number"));
+        let pid = Pid::from_raw(self.id().try_into().expect("a process ID"));
         kill(pid, signal).expect("the process can be signalled");
     }
 
@@ -152,29 +152,32 @@ impl Running {
         assert!(found, "not {count} lines on stdout; on stderr {:?}", self.stderr_so_far());
     }
 
-    /// Whether it has ended.
+    /// Whether it has exited.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("the child can be waited for").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     #[track_caller]
-    pub fn wait(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait(mut self) -> Output {
+        let deadline = Instant::now() + TEST_TIMEOUT;
         // std cannot wait with a timeout.
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 break status;
             }
             if Instant::now() >= deadline {
-                panic!("the program does not end; on stderr {:?}", self.stderr_so_far());
+                panic!("the program does not exit; on stderr {:?}", self.stderr_so_far());
             }
             thread::sleep(Duration::from_millis(2));
         };
-        assert!(self.stdout.wait_for_end() && self.stderr.wait_for_end(), "somebody else holds the program's output");
+        assert!(
+            self.stdout.wait_for_end() && self.stderr.wait_for_end(),
+            "another process holds the program's output open"
+        );
         let stdout = self.stdout_so_far();
         let stderr = self.stderr_so_far();
-        Finished { status, stdout, stderr }
+        Output { status, stdout, stderr }
     }
 }
 
@@ -187,7 +190,7 @@ impl Drop for Running {
 
 /// What a program prints, collected by a thread.
 #[derive(Default)]
-struct Output {
+struct Collector {
     state: Arc<(Mutex<Collected>, Condvar)>,
 }
 
@@ -202,10 +205,10 @@ impl Default for Collected {
     }
 }
 
-impl Output {
-    fn collect(mut from: impl Read + Send + 'static) -> Output {
-        let output = Output::default();
-        output.state.0.lock().expect("nobody has panicked").ended = false;
+impl Collector {
+    fn collect(mut from: impl Read + Send + 'static) -> Collector {
+        let output = Collector::default();
+        output.state.0.lock().expect("no reader panics").ended = false;
         let state = Arc::clone(&output.state);
         thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
@@ -223,11 +226,12 @@ impl Output {
         output
     }
 
-    /// Waits until `condition` holds; `false` if the output ended or the time was up without it.
+    /// Waits until `condition` holds; `false` if the output ended or the wait timed out without it.
     fn wait(&self, condition: impl Fn(&[u8]) -> bool) -> bool {
         let collected = self.state.0.lock().expect("no reader panics");
         let waiting = |collected: &mut Collected| !condition(&collected.bytes) && !collected.ended;
-        let (collected, _) = self.state.1.wait_timeout_while(collected, PATIENCE, waiting).expect("no reader panics");
+        let (collected, _) =
+            self.state.1.wait_timeout_while(collected, TEST_TIMEOUT, waiting).expect("no reader panics");
         condition(&collected.bytes)
     }
 
@@ -236,14 +240,14 @@ impl Output {
         let (collected, _) = self
             .state
             .1
-            .wait_timeout_while(collected, PATIENCE, |collected| !collected.ended)
+            .wait_timeout_while(collected, TEST_TIMEOUT, |collected| !collected.ended)
             .expect("no reader panics");
         collected.ended
     }
 }
 
-/// Waits until the listener bound to this address owes no command an answer any more, not even `START`: from then on
-/// it shares its port.
+/// Waits until no command of the listener bound to this address is in flight, not even `START`: from then on it shares
+/// its port.
 #[track_caller]
 pub fn wait_until_shared(listener: SocketAddr) {
     let wildcard = match listener.ip() {
@@ -260,11 +264,11 @@ pub fn wait_until_shared(listener: SocketAddr) {
     });
 }
 
-/// A UDP port that is free now, and that nobody is given who asks for any port (Linux gives those from 32768 up).
+/// A UDP port that is free now, outside the range that Linux assigns to port 0 (32768 and up).
 pub fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     for _ in 0..12_000 {
-        // Each process begins elsewhere, so that two that run at the same time do not meet.
+        // Each process begins elsewhere, so that two that run at the same time do not collide.
         let tried = TRIED.fetch_add(1, Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
         let port = 20_000 + (tried % 12_000) as u16;
         if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
@@ -274,31 +278,31 @@ pub fn free_port() -> u16 {
     panic!("no free port");
 }
 
-/// Keeps a port of 127.0.0.1 closed to everybody until it is dropped: it is taken, by a socket that hears nobody.
+/// Keeps a port of 127.0.0.1 closed until it is dropped: it is in use, by a socket that receives from no test.
 pub fn closed_port() -> UdpSocket {
-    // A program that another thread starts at this moment holds what is open here until it is executed.
+    // A program that another thread is starting holds copies of the open sockets until it is executed.
     let bound = (0..100).find_map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port())).ok());
     let socket = bound.expect("a free port");
-    socket.connect("127.0.0.1:1").expect("a connected socket hears one peer only");
+    socket.connect("127.0.0.1:1").expect("a socket can be connected");
     socket
 }
 
-/// The one line that is on stderr, without the program's name, which must be in front of it.
+/// The only line on stderr, without the program's name that must precede it.
 #[track_caller]
-pub fn only_line(finished: &Finished, program: &str) -> String {
-    let words = finished.stderr.strip_prefix(&format!("{program}: ")).and_then(|words| words.strip_suffix('\n'));
-    let words = words.filter(|words| !words.contains('\n') && !words.is_empty());
-    words.unwrap_or_else(|| panic!("not one line of {program}'s on stderr: {:?}", finished.stderr)).to_owned()
+pub fn only_line(finished: &Output, program: &str) -> String {
+    let line = finished.stderr.strip_prefix(&format!("{program}: ")).and_then(|line| line.strip_suffix('\n'));
+    let line = line.filter(|line| !line.contains('\n') && !line.is_empty());
+    line.unwrap_or_else(|| panic!("not one line of {program}'s on stderr: {:?}", finished.stderr)).to_owned()
 }
 
-/// Starts a program whose stdout nobody reads until the test does, or hands it to [`Running::read_on`].
+/// Starts a program whose stdout stays unread until the test reads it or passes it to [`Running::read_on`].
 #[track_caller]
 pub fn start_unread(command: &mut Command) -> (Running, ChildStdout) {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let unread = child.stdout.take().expect("it was asked for");
-    let stderr = child.stderr.take().map(Output::collect).unwrap_or_default();
-    (Running { child, stdout: Output::default(), stderr }, unread)
+    let unread = child.stdout.take().expect("a pipe was requested");
+    let stderr = child.stderr.take().map(Collector::collect).unwrap_or_default();
+    (Running { child, stdout: Collector::default(), stderr }, unread)
 }
 
 /// Starts a program that writes to these two, collecting nothing.
@@ -306,45 +310,44 @@ pub fn start_unread(command: &mut Command) -> (Running, ChildStdout) {
 pub fn start_uncollected(command: &mut Command, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Running {
     let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
     let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    Running { child, stdout: Output::default(), stderr: Output::default() }
+    Running { child, stdout: Collector::default(), stderr: Collector::default() }
 }
 
 impl Running {
-    /// From now on, what comes from there is collected as its stdout.
+    /// Collects what comes from there as its stdout from now on.
     pub fn read_on(&mut self, from: impl Read + Send + 'static) {
-        self.stdout = Output::collect(from);
+        self.stdout = Collector::collect(from);
     }
 
-    /// What `/proc` says of it, as in proc(5): `status`, `stat`.
+    /// A file of its folder in `/proc`, see proc(5): `status`, `stat`.
     pub fn proc(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("the process exists")
     }
 
-    /// Stops it with SIGSTOP and waits until it stands still.
+    /// Stops it with SIGSTOP and waits until it has stopped.
     #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
         wait_until("a stopped process", || self.proc("status").contains("State:\tT"));
     }
 
-    /// Lets it run again.
+    /// Continues it with SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
 }
 
-/// Waits for what nobody reports.
+/// Polls until `condition` holds.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "in vain waited for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// How many bytes of memory the datagrams take up that wait in the kernel for the socket bound to this address, if
-/// there is one.
+/// The memory in bytes that is used by the receive queue of the socket bound to this address, if there is one.
 pub fn queued(address: SocketAddr) -> Option<u64> {
     let IpAddr::V4(ip) = address.ip() else { panic!("{address} is in another table") };
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
@@ -355,13 +358,13 @@ pub fn queued(address: SocketAddr) -> Option<u64> {
     u64::from_str_radix(receive, 16).ok()
 }
 
-/// Sends as fast as the socket bound to `to` is emptied, so that the kernel drops nothing, even with the small buffer
-/// of a stock system; and waits until all of it is taken.
+/// Sends as fast as the socket bound to `to` is read, so that the kernel drops nothing even with the small buffer of a
+/// stock system; returns when all of it has been read.
 #[track_caller]
 pub fn send_at_the_pace_of(to: SocketAddr, datagrams: impl IntoIterator<Item = Vec<u8>>, send: impl Fn(&[u8])) {
     const AT_ONCE: usize = 64 << 10;
     let wait_for_at_most = |most| {
-        wait_until("a receiver that takes what comes", || queued(to).is_none_or(|waiting| waiting <= most as u64));
+        wait_until("the receiver to read its queue", || queued(to).is_none_or(|waiting| waiting <= most as u64));
     };
     let mut on_the_way = 0;
     for datagram in datagrams {
@@ -381,7 +384,7 @@ pub fn frame(number: u32) -> Vec<u8> {
     format!("M 1 CSD 100 {a:02X} {b:02X} {c:02X} {d:02X}\n").into_bytes()
 }
 
-/// The numbers of the frames among these lines, each of which must be whole.
+/// The numbers of the frames among these lines, each of which must be complete.
 #[track_caller]
 pub fn numbers(lines: &[u8]) -> Vec<u32> {
     let text = String::from_utf8_lossy(lines);
@@ -394,35 +397,46 @@ pub fn numbers(lines: &[u8]) -> Vec<u32> {
     frames.map(number).collect()
 }
 
-/// How many datagrams the report at the end says were lost, in the kernel and in the spool.
+/// The numbers of datagrams that the report says were lost, in the kernel and in the output buffer.
 #[track_caller]
 pub fn reported_lost(stderr: &str) -> (u64, u64) {
-    let counts = stderr.split_once("; lost: ").and_then(|(_, lost)| {
+    let counts = stderr.split_once("lost: ").and_then(|(_, lost)| {
         let (kernel, lost) = lost.split_once(" in the kernel, ")?;
-        let (spool, _) = lost.split_once(" in the spool")?;
-        Some((kernel.parse().ok()?, spool.parse().ok()?))
+        let (buffer, _) = lost.split_once(" in the ")?;
+        Some((kernel.parse().ok()?, buffer.parse().ok()?))
     });
     counts.unwrap_or_else(|| panic!("no report on stderr: {stderr:?}"))
 }
 
-/// A terminal that closes when its master is dropped, and the name of its other side.
+/// The lines of stderr between the one that says that START was sent and the report.
+pub fn messages_of_stream(stderr: &str) -> Vec<&str> {
+    let lines = stderr.lines().skip_while(|line| !line.contains("START sent")).skip(1);
+    lines.take_while(|line| !line.contains("lost: ")).collect()
+}
+
+/// Whether a failure is reported as one whose effect is unknown.
+pub fn is_in_doubt(stderr: &str) -> bool {
+    ["may be running", "may still run", "may still be running", "in doubt"].iter().any(|doubt| stderr.contains(doubt))
+}
+
+/// A terminal that closes when its master is dropped, and the path of its slave.
 pub fn terminal() -> (PtyMaster, String) {
-    // Unlike that of openpty(3), this master is not handed down to the programs that tests start.
+    // Unlike that of openpty(3), this master is not inherited by the programs that tests start.
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
     grantpt(&master).and_then(|()| unlockpt(&master)).expect("its other side can be opened");
     let name = ptsname_r(&master).expect("it has a name");
     (master, name)
 }
 
-/// A folder of a test's own, which others may enter too. Removed when this is dropped.
-pub struct Folder(pub PathBuf);
+/// A folder of a test's own that other users can enter. Dropping it removes the folder.
+pub struct TempDir(pub PathBuf);
 
-impl Folder {
-    pub fn new(name: &str) -> Folder {
+impl TempDir {
+    pub fn new(name: &str) -> TempDir {
         let path = env::temp_dir().join(format!("can-udp-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a folder that others may enter");
-        Folder(path)
+        TempDir(path)
     }
 
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
@@ -436,8 +450,12 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+// The former names, until the last test has changed.
+#[allow(unused_imports)]
+pub use self::{Output as Finished, TEST_TIMEOUT as PATIENCE, TempDir as Folder};

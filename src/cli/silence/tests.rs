@@ -7,40 +7,57 @@ const STOPPED: Status = Status { stopped: true, ..RUNNING };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn silence(begun: Instant) -> Silence {
-    Silence::new(begun, 5 * SECOND, None, BitRate::DEFAULT)
+fn silence(started: Instant) -> Silence {
+    Silence::new(started, 5 * SECOND, None)
 }
 
-/// Asks, and answers at once.
-fn ask(silence: &mut Silence, now: Instant, status: Status) -> Verdict {
-    assert!(silence.ask_at().is_some_and(|at| at <= now));
-    silence.ask(now);
-    silence.answer(now, Some(Answer::Status(status)), false)
+fn answered(status: Status) -> Outcome {
+    Outcome::Answered(Answer::Status(status))
+}
+
+/// Asks when that is due, and answers at once.
+fn ask(silence: &mut Silence, now: Instant, outcome: Outcome) -> Verdict {
+    assert!(silence.ask_at().is_some_and(|at| at <= now), "{:?}", silence.ask_at());
+    silence.mark_asked(now);
+    silence.on_answer(now, outcome, None)
 }
 
 #[test]
-fn a_bus_that_stays_silent_is_asked_about_once() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
-    assert_eq!(silence.ask_at(), Some(begun + 5 * SECOND));
-    silence.start_is_answered();
-    assert!(matches!(ask(&mut silence, begun + 5 * SECOND, RUNNING), Verdict::Tell(_)));
+fn silent_bus_is_asked_about_once() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    assert_eq!(silence.ask_at(), Some(started + 5 * SECOND));
+    silence.on_start_answered();
+    assert_eq!(ask(&mut silence, started + 5 * SECOND, answered(RUNNING)), Verdict::Report(5 * SECOND));
     assert_eq!(silence.ask_at(), None);
 }
 
 #[test]
-fn a_bus_with_a_frame_every_seven_seconds_is_asked_about_once_a_minute() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
+fn unanswered_or_refused_status_is_sent_again_every_minute() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    ask(&mut silence, started + 5 * SECOND, Outcome::NoReply(None));
+    assert_eq!(silence.ask_at(), Some(started + 65 * SECOND));
+    let refused = Outcome::Answered(Answer::Refused("R ERR 10".to_owned()));
+    assert_eq!(ask(&mut silence, started + 65 * SECOND, refused.clone()), Verdict::Report(65 * SECOND));
+    assert_eq!(ask(&mut silence, started + 125 * SECOND, refused), Verdict::Nothing);
+    assert_eq!(ask(&mut silence, started + 185 * SECOND, answered(RUNNING)), Verdict::Report(185 * SECOND));
+    assert_eq!(silence.ask_at(), None);
+}
+
+#[test]
+fn slow_bus_is_asked_about_once_a_minute() {
+    let started = Instant::now();
+    let mut silence = silence(started);
     let mut asked = Vec::new();
     for second in 1..=240 {
-        let now = begun + second * SECOND;
+        let now = started + second * SECOND;
         if silence.ask_at().is_some_and(|at| at <= now) {
-            ask(&mut silence, now, RUNNING);
+            ask(&mut silence, now, answered(RUNNING));
             asked.push(second);
         }
         if second % 7 == 0 {
-            silence.data(now);
+            silence.on_data(now);
         }
     }
     // First after 5 s; then, when a minute is over, 5 s after the frame before (at 63, 126, 189).
@@ -48,18 +65,18 @@ fn a_bus_with_a_frame_every_seven_seconds_is_asked_about_once_a_minute() {
 }
 
 #[test]
-fn a_stream_that_flows_moves_the_question_away() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
-    assert_eq!(silence.data(begun + 4 * SECOND), None);
-    assert_eq!(silence.ask_at(), Some(begun + 9 * SECOND));
+fn data_postpones_the_question() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    assert_eq!(silence.on_data(started + 4 * SECOND), None);
+    assert_eq!(silence.ask_at(), Some(started + 9 * SECOND));
 }
 
 #[test]
-fn an_idle_timeout_that_would_come_too_early_is_asked_in_its_middle() {
+fn short_idle_timeout_moves_the_question_to_its_middle() {
     let now = Instant::now();
     let ask_after = |status_after, idle| {
-        let silence = Silence::new(now, status_after, Some(idle), BitRate::DEFAULT);
+        let silence = Silence::new(now, status_after, Some(idle));
         silence.ask_at().map(|at| at - now)
     };
     assert_eq!(ask_after(5 * SECOND, 9 * SECOND), Some(9 * SECOND / 2));
@@ -68,72 +85,70 @@ fn an_idle_timeout_that_would_come_too_early_is_asked_in_its_middle() {
 }
 
 #[test]
-fn start_is_sent_again_only_at_the_first_answer_and_if_it_was_unanswered_and_nothing_has_come() {
-    let begun = Instant::now();
+fn start_is_sent_again_only_if_it_was_never_answered() {
+    let started = Instant::now();
     let first = |prepare: fn(&mut Silence, Instant)| {
-        let mut silence = silence(begun);
-        prepare(&mut silence, begun);
-        ask(&mut silence, begun + 10 * SECOND, STOPPED)
+        let mut silence = silence(started);
+        prepare(&mut silence, started);
+        ask(&mut silence, started + 10 * SECOND, answered(STOPPED))
     };
-    assert!(matches!(first(|_, _| ()), Verdict::StartAgain { warn: false, .. }));
-    assert!(matches!(first(|silence, _| silence.start_is_answered()), Verdict::Tell(_)));
+    assert_eq!(first(|_, _| ()), Verdict::StartAgain(STOPPED));
+    assert_eq!(first(|silence, _| silence.on_start_answered()), Verdict::Report(10 * SECOND));
     let data = |silence: &mut Silence, now| {
-        silence.data(now);
+        silence.on_data(now);
     };
-    assert!(matches!(first(data), Verdict::Tell(_)));
-
-    // Once it ran, a stop is somebody's will.
-    let mut silence = silence(begun);
-    assert!(matches!(ask(&mut silence, begun + 5 * SECOND, RUNNING), Verdict::Tell(_)));
-    silence.data(begun + 6 * SECOND);
-    assert!(matches!(ask(&mut silence, begun + 70 * SECOND, STOPPED), Verdict::Tell(_)));
+    assert_eq!(first(data), Verdict::Report(10 * SECOND));
 }
 
 #[test]
-fn after_start_is_sent_again_what_was_said_before_is_no_longer_true() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
-    ask(&mut silence, begun + 5 * SECOND, STOPPED);
-    assert_eq!(silence.bus_runs(), None, "nobody knows whether it arrived");
-    silence.start_is_answered();
-    assert_eq!(silence.bus_runs(), Some(true));
-    assert!(!silence.explanation(false).contains("stopped"));
-    assert_eq!(silence.ask_at(), None);
+fn bus_that_was_running_is_not_started_again() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    ask(&mut silence, started + 5 * SECOND, answered(RUNNING));
+    silence.on_data(started + 6 * SECOND);
+    assert_eq!(ask(&mut silence, started + 70 * SECOND, answered(STOPPED)), Verdict::Report(64 * SECOND));
 }
 
 #[test]
-fn a_lost_start_hides_no_other_flag() {
-    let begun = Instant::now();
-    let verdict = ask(&mut silence(begun), begun + 5 * SECOND, Status { bus_off: true, overrun: true, ..STOPPED });
-    let Verdict::StartAgain { words, warn: true } = verdict else { panic!("{verdict:?}") };
-    assert!(words.contains("bus off") && words.contains("data overrun"), "{words}");
+fn status_that_was_true_before_start_is_forgotten() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    assert_eq!(ask(&mut silence, started + 5 * SECOND, answered(STOPPED)), Verdict::StartAgain(STOPPED));
+    assert_eq!((silence.cause(), silence.start()), (&Cause::Unknown, Start::Resent));
+    // The second START may be lost as well, so it is asked again.
+    assert_eq!(silence.ask_at(), Some(started + 65 * SECOND));
+    // A second time it is not sent: another program may have stopped the bus.
+    assert_eq!(ask(&mut silence, started + 65 * SECOND, answered(STOPPED)), Verdict::Report(65 * SECOND));
 }
 
 #[test]
-fn the_gap_is_told_only_if_the_silence_was() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
-    assert_eq!(silence.data(begun + 4 * SECOND), None);
-    ask(&mut silence, begun + 9 * SECOND, RUNNING);
-    assert_eq!(silence.data(begun + 12 * SECOND), Some(8 * SECOND));
-    assert_eq!(silence.data(begun + 13 * SECOND), None);
-    // The same answer again is not told, and so neither is its end.
-    assert_eq!(ask(&mut silence, begun + 100 * SECOND, RUNNING), Verdict::Nothing);
-    assert_eq!(silence.data(begun + 101 * SECOND), None);
-    assert!(matches!(ask(&mut silence, begun + 200 * SECOND, STOPPED), Verdict::Tell(_)));
+fn every_silence_is_reported_though_its_cause_is_the_same() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    assert_eq!(silence.on_data(started + SECOND), None);
+    for minute in 1..4 {
+        let now = started + minute * 100 * SECOND;
+        assert!(matches!(ask(&mut silence, now, answered(STOPPED)), Verdict::Report(_)));
+        assert_eq!(silence.on_data(now + SECOND).map(|gap| gap > 5 * SECOND), Some(true));
+    }
 }
 
 #[test]
-fn what_was_said_last_tells_of_the_bus_until_something_comes() {
-    let begun = Instant::now();
-    let mut silence = silence(begun);
-    assert_eq!((silence.bus_runs(), silence.gateway_answers()), (Some(true), false));
-    silence.start_is_answered();
-    ask(&mut silence, begun + 5 * SECOND, STOPPED);
-    assert_eq!((silence.bus_runs(), silence.gateway_answers()), (Some(false), true));
-    silence.data(begun + 6 * SECOND);
-    assert_eq!(silence.bus_runs(), Some(true));
-    silence.ask(begun + 100 * SECOND);
-    silence.answer(begun + 103 * SECOND, None, false);
-    assert_eq!(silence.bus_runs(), None);
+fn silence_too_soon_to_ask_is_reported_when_it_ends() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    ask(&mut silence, started + 5 * SECOND, answered(RUNNING));
+    silence.on_data(started + 6 * SECOND);
+    assert_eq!(silence.on_data(started + 26 * SECOND), Some(20 * SECOND));
+    assert_eq!(silence.on_data(started + 30 * SECOND), None);
+}
+
+#[test]
+fn answer_that_came_before_data_counts_for_no_later_silence() {
+    let started = Instant::now();
+    let mut silence = silence(started);
+    ask(&mut silence, started + 5 * SECOND, Outcome::NoReply(None));
+    assert_eq!(silence.cause(), &Cause::NoReply(None));
+    silence.on_data(started + 6 * SECOND);
+    assert_eq!(silence.cause(), &Cause::Unknown);
 }

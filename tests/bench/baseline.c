@@ -1,9 +1,9 @@
-/* What the benchmark measures against: the least that a C program can do with a stream of datagrams.
+/* The baseline of the benchmark: a plain C program that copies a stream of datagrams to stdout.
  *
- *   yardstick recv PORT BUFFER       one recv and one write for each datagram
- *   yardstick recvmmsg PORT BUFFER   one recvmmsg and one write for as many datagrams as are there
+ *   baseline recv PORT BUFFER       one recv and one write for each datagram
+ *   baseline recvmmsg PORT BUFFER   one recvmmsg and one write for all datagrams that are queued (at most 64)
  *
- * Binds 127.0.0.1:PORT, asks for a receive buffer of so many bytes, writes to stdout until it is killed. */
+ * Binds 127.0.0.1:PORT, asks for a receive buffer of BUFFER bytes, writes to stdout until it is killed. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -62,7 +62,7 @@ static void in_batches(int udp) {
 
 int main(int argc, char **argv) {
     if (argc != 4) {
-        fprintf(stderr, "usage: yardstick recv|recvmmsg PORT BUFFER\n");
+        fprintf(stderr, "usage: baseline recv|recvmmsg PORT BUFFER\n");
         return 2;
     }
     int udp = socket(AF_INET, SOCK_DGRAM, 0);

@@ -1,0 +1,109 @@
+//! Every hint and remedy: turns a fact into help. The only place that names options in a hint.
+
+mod failure;
+mod silence;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+
+pub(crate) use failure::{failure, takeover};
+pub(crate) use silence::{controller_state, silence};
+
+use crate::cli::address::DEFAULT_PORT;
+use crate::gateway::{NetworkError, OpenError};
+
+/// The vendor's default UDP port, which the gateways of this project's users are configured away from.
+const VENDOR_PORT: u16 = 19228;
+
+/// Explains why no socket could be opened.
+pub(crate) fn open_error(error: &OpenError) -> String {
+    match error {
+        OpenError::Create(error) => format!("cannot create a UDP socket: {error}; are too many files open?"),
+        OpenError::Bind(local, error) => bind_error(*local, error),
+        OpenError::Connect(gateway, error) => send_error(*gateway, error),
+    }
+}
+
+/// Explains an error of the network.
+pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError) -> String {
+    let cause = error.io_error();
+    if error.port_is_closed() {
+        return format!(
+            "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, or is \
+             the gateway still starting?{}",
+            gateway.port(),
+            gateway.ip(),
+            vendor_port(gateway)
+        );
+    }
+    match (error, cause.kind()) {
+        (NetworkError::Receive(_), ErrorKind::HostUnreachable | ErrorKind::PermissionDenied) => format!(
+            "a router or firewall on the way to {gateway} refuses ({cause}); ask who runs it to let UDP port {} through",
+            gateway.port()
+        ),
+        _ => send_error(gateway, cause),
+    }
+}
+
+/// Where else the gateway may listen.
+pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
+    if gateway.port() == VENDOR_PORT {
+        return String::new();
+    }
+    let there = SocketAddr::new(gateway.ip(), VENDOR_PORT);
+    format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
+}
+
+/// Explains why a session has become deaf.
+pub(crate) fn address_lost(address: IpAddr, gateway: SocketAddr) -> String {
+    format!(
+        "this machine no longer has the local address {address}, so nothing of {gateway} can arrive (DHCP, VPN?); run again \
+         to use the new address"
+    )
+}
+
+fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
+    let port = local.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "UDP port {port} is already in use, perhaps by another can-listen (see: ss -aunp sport = :{port}); end that. Only \
+             for another gateway use another port, as in --bind {}: one gateway streams to one listener",
+            SocketAddr::new(local.ip(), port.checked_add(1).unwrap_or(DEFAULT_PORT))
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("cannot bind {local}: {error}; ports below 1024 need root, use another with --bind")
+        }
+        _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
+        _ => format!("cannot bind {local}: {error}; check --bind"),
+    }
+}
+
+/// Explains why this machine does not send.
+fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        _ if is_link_local_without_zone(gateway) => format!("cannot reach {gateway}: {error}; {ZONE_HINT} (--target)"),
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {}", gateway.ip())
+        }
+        ErrorKind::PermissionDenied => {
+            format!(
+                "cannot send to {gateway}: {error}; a firewall on this host forbids it, or it is a broadcast address"
+            )
+        }
+        ErrorKind::InvalidInput => {
+            format!(
+                "cannot reach {gateway}: {error}; can the local address (--bind) speak to it, and is --target right?"
+            )
+        }
+        _ => format!("cannot reach {gateway}: {error}; check --target"),
+    }
+}
+
+const ZONE_HINT: &str = "a link-local address needs its zone, as in [fe80::1%eth0]";
+
+fn is_link_local_without_zone(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
+}
