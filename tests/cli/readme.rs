@@ -87,6 +87,44 @@ fn options_in_commands_of_the_readme_exist() {
     assert!(seen >= 10, "only {seen} options seen in commands");
 }
 
+#[test]
+fn environment_file_of_the_readme_is_accepted() {
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let (_, after) = section("## As a service").split_once("```ini\nCAN_TARGET=").expect("an environment file");
+    let variables = after.split("\n```").next().unwrap_or_default();
+    let options = variables.lines().find_map(|line| line.strip_prefix("CAN_OPTIONS=")).expect("options");
+    let mut command = can_listen_plain(options.split(' '));
+    command.args(["--count", "3"]).env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0");
+    let finished = run(&mut command);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_eq!(finished.text().lines().count(), 3, "{finished:?}");
+    assert!(gateway.commands().contains(&"CAN 1 INIT STD 500\n".to_owned()), "{:?}", gateway.commands());
+    assert!(!gateway.is_running());
+}
+
+#[test]
+fn transcript_is_what_the_programs_print() {
+    let (_, transcript) = README.split_once("```text\n$ can-listen").expect("a transcript");
+    let transcript = transcript.split("```").next().unwrap_or_default().replace("10.8.0.109", "127.0.0.1");
+    let mut frames = ["M 1 CSD 100 55 AA 55 AA\n", "M 1 CSD 101 00 01\n"].into_iter();
+    let gateway = Gateway::builder().frames_per_second(100.0).stop_after_frames(2);
+    let gateway = gateway.frame_maker(move |_| frames.next().unwrap_or_default().into()).start();
+    let listener = start(&mut can_listen_plain(["--bind", "127.0.0.1:0", "--target", &gateway.target()]));
+    listener.wait_for_lines(3);
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    // The port and the seconds vary.
+    let port = gateway.target().replace("127.0.0.1:", "");
+    let stderr = finished.stderr.replace(&format!("--target 127.0.0.1:{port}"), "--target 127.0.0.1");
+    let stderr = stderr.replace(&format!(":{port}"), ":5000");
+    let (before, after) = stderr.split_once(" in ").expect("a report");
+    let after = after.split_once(" s; ").expect("seconds").1;
+    let expected = transcript.lines().skip(1).map(|line| line.trim_start_matches("^C")).collect::<Vec<_>>().join("\n");
+    let (begin, report) = before.rsplit_once('\n').expect("two lines");
+    let printed = format!("{begin}\n{}{report} in 2.1 s; {after}", finished.text());
+    assert_eq!(printed.trim_end(), expected);
+}
+
 fn unit_file(folder: &TempDir) -> PathBuf {
     let unit = block("## As a service", "ini");
     assert!(unit.contains("ExecStart=/usr/local/bin/can-listen "), "{unit}");
@@ -220,7 +258,10 @@ fn documented_messages() -> Vec<&'static str> {
     let messages = rows.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let messages = messages.flat_map(|messages| messages.split('`').step_by(2));
     let parts = messages.flat_map(|message| message.split('…'));
-    let parts = parts.flat_map(|part| part.split("CAN 1 INIT")).flat_map(|part| part.split("5000"));
+    let parts = parts
+        .flat_map(|part| part.split("CAN 1 INIT"))
+        .flat_map(|part| part.split("CAN 1 STOP"))
+        .flat_map(|part| part.split("5000"));
     let parts = parts.flat_map(|part| part.split("R ERR")).map(|part| part.trim().trim_end_matches(':').trim());
     parts.filter(|part| !part.is_empty()).collect()
 }
@@ -280,7 +321,7 @@ const EXECUTED: &[(&str, &str)] = &[
     ("can-listen > bus.txt ", "first_commands_of_the_readme_work"),
     ("can-listen --listen-only ", "first_commands_of_the_readme_work"),
     ("can-listen --filter STD:0:0 --filter EXT:0:0 ", "first_commands_of_the_readme_work"),
-    ("can-stop --confirm ", "first_commands_of_the_readme_work"),
+    ("can-stop --confirm   ", "first_commands_of_the_readme_work"),
     ("can-listen --format pcap | wireshark ", "wireshark_recipe_shows_10_000_frames_live"),
     ("can-listen | grep ", "grep_recipe_shows_a_line_at_once"),
     ("can-listen --filter STD:123:7FF ", "filter_recipe_asks_for_one_identifier"),
@@ -353,12 +394,8 @@ fn commands_of_the_readme() -> Vec<&'static str> {
 
 #[test]
 fn commands_in_the_readme_are_executed_by_a_test_or_listed() {
-    let tests = [
-        include_str!("readme.rs"),
-        include_str!("../interop/recipes.rs"),
-        include_str!("../interop/socketcan.rs"),
-        include_str!("unattended.rs"),
-    ];
+    let tests =
+        [include_str!("readme.rs"), include_str!("../interop/recipes.rs"), include_str!("../interop/socketcan.rs")];
     for (beginning, by) in EXECUTED {
         let exists = *by == ".ci/run" || tests.iter().any(|tests| tests.contains(&format!("fn {by}()")));
         assert!(exists, "no test {by} for {beginning:?}");

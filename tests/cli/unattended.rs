@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::programs::{TEST_TIMEOUT, can_listen, can_listen_plain, run, start, start_with, wait_until};
+use crate::programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with, wait_until};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
@@ -212,7 +212,7 @@ impl Service {
 
     #[track_caller]
     fn wait_for_frames(&self, count: usize) {
-        let deadline = Instant::now() + TEST_TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         while self.frames() < count {
             assert!(Instant::now() < deadline, "only {} frames of {count}", self.frames());
             thread::sleep(Duration::from_millis(10));

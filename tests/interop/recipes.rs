@@ -598,7 +598,7 @@ fn influxdb_recipe_waits_for_a_late_server() {
     gateway.send(frame(0));
     pipeline.bash.wait_for_stderr("curl: (7) Failed to connect");
     send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 1);
-    pipeline.bash.wait_for_stderr("waiting for the reader of stdout");
+    pipeline.bash.wait_for_stderr("waiting for the process reading stdout");
     let server = InfluxDb::start(&folder, port);
     let finished = pipeline.end();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
@@ -921,11 +921,11 @@ fn kafka_recipe_delivers_in_order_through_an_outage() {
         run(&mut consumer).text()
     };
     gateway.wait_for_command("CAN 1 START\n");
-    // kcat reads pieces of 128 bytes, so it holds back the last lines until more follow.
+    // kcat reads stdin in blocks, so it holds back the last lines until more follow.
     (0..100).for_each(|number| gateway.send(frame(number)));
-    wait_until("frames of a slow bus", || messages().lines().count() > 90);
+    wait_until("frames of a slow bus", || messages().lines().count() > 60);
     broker.signal(Signal::SIGUSR1);
-    pipeline.bash.wait_for_stderr("All broker connections are down");
+    pipeline.bash.wait_for_stderr("failed: Connection refused");
     send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 100);
     pipeline.bash.wait_for_stderr("lost: 0 in the kernel");
     broker.signal(Signal::SIGUSR2);
@@ -975,7 +975,7 @@ fn first_commands_of_the_readme_work() {
         assert!(gateway.commands().contains(&command.to_owned()), "{:?}", gateway.commands());
     }
 
-    let stopped = stop("can-stop --confirm ");
+    let stopped = stop("can-stop --confirm   ");
     assert_eq!(stopped.code(), Some(0), "{stopped:?}");
     assert!(!gateway.is_running());
 }
@@ -994,7 +994,7 @@ fn rust_example_streams_and_stops() {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("example");
     let run_against = |gateway: &Gateway| {
         let source = replaced(block("use std::io::"), "10.8.0.109:5000", &gateway.target());
-        crate_folder.write("src/main.rs", &replaced(&source, "UNSPECIFIED, 5000", "UNSPECIFIED, 0"));
+        crate_folder.write("src/main.rs", &replaced(&source, "0.0.0.0:5000", "0.0.0.0:0"));
         let mut cargo = tool("cargo");
         let built = cargo.args(["build", "--quiet", "--offline"]).current_dir(&crate_folder.0);
         let built = built.env("CARGO_TARGET_DIR", &target).status().expect("cargo");
@@ -1008,8 +1008,10 @@ fn rust_example_streams_and_stops() {
     assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
 
     let finished = run_against(&Gateway::builder().silent(true).start());
-    assert_eq!(finished.code(), Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("CAN 1 INIT STD 250") && !finished.stderr.contains("--"), "{finished:?}");
+    assert!(
+        finished.stderr.contains("no reply to CAN 1 INIT STD 250") && !finished.stderr.contains("--"),
+        "{finished:?}"
+    );
 }
 
 #[test]
