@@ -342,6 +342,7 @@ const EXECUTED: &[(&str, &str)] = &[
     ("0 6 * * * ", "cron_recipe_works_without_an_environment"),
     ("cantools decode ", "cantools_recipes_decode_every_frame"),
     ("can-listen --format candump | (trap '' INT; PYTHONUNBUFFERED=1 ", "cantools_recipes_decode_every_frame"),
+    ("VERSION ", "dbc_of_the_readme_decodes_the_simulated_gateway"),
     ("log2asc ", "file_and_log2asc_recipes_keep_every_frame"),
     ("can_logconvert ", "blf_recipe_keeps_every_frame"),
     ("# can-listen --format candump | (trap '' INT; exec python3 ", "python_can_recipe_reads_every_frame"),

@@ -314,6 +314,20 @@ fn cantools_decodes_standard_and_extended_signals() {
     assert_eq!(without_times(&finished.text()), expected);
 }
 
+#[test]
+#[ignore = "needs cantools"]
+fn dbc_of_the_readme_decodes_the_simulated_gateway() {
+    need(&["cantools"]);
+    let folder = TempDir::new("dbc");
+    folder.write("bus.dbc", &format!("{}\n", block("VERSION \"\"")));
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = format!("can-listen --format candump -n 2 > bus.log && {}", recipe("cantools decode "));
+    let finished = Pipeline::start(&folder, &gateway, &commands).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let decoded = folder.read("bus.decoded");
+    assert!(decoded.lines().next().is_some_and(|line| line.ends_with(" :: Counter(Number: 0)")), "{decoded}");
+}
+
 /// A TCP port that is free now, and that nobody is given who asks for any port.
 fn free_tcp_port() -> u16 {
     loop {
