@@ -65,7 +65,7 @@ pub enum StartStopError {
     Failed {
         /// Which command, and what the gateway answered.
         failure: Failure,
-        /// The network's latest error since that command was first sent.
+        /// The network's latest error since that command was last sent.
         network_error: Option<NetworkError>,
     },
     /// A [`Waker`] ended the wait. The handshake is abandoned.
@@ -213,7 +213,7 @@ impl Connection {
         self.driver.sequencer_ref().takeover()
     }
 
-    /// The latest error of sending or receiving since the latest command was first sent.
+    /// The latest error of sending or receiving since a command was last sent.
     pub fn network_error(&self) -> Option<&NetworkError> {
         self.driver.network_error()
     }

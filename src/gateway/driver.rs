@@ -179,7 +179,7 @@ impl<T: Transport> Driver<T> {
         self.read_up_to
     }
 
-    /// The latest error of sending or receiving since the first attempt of the latest command.
+    /// The latest error of sending or receiving since a command was last sent.
     pub fn network_error(&self) -> Option<&NetworkError> {
         self.network_error.as_ref()
     }
@@ -251,12 +251,7 @@ impl<T: Transport> Driver<T> {
         let sent = self.transport.send(&command.datagram());
         self.now = self.transport.now();
         let left = sent.is_ok();
-        self.network_error = match (sent, self.network_error.take()) {
-            (Err(error), _) => Some(NetworkError::Send(error)),
-            // What was received about an earlier attempt still holds.
-            (Ok(()), earlier @ Some(NetworkError::Receive(_))) if attempt > 1 => earlier,
-            _ => None,
-        };
+        self.network_error = sent.err().map(NetworkError::Send);
         self.sequencer.on_sent(self.now, left);
         if left && matches!(command, Command::Start { .. }) {
             self.stage = Stage::Streaming;

@@ -134,7 +134,7 @@ fn confirm_beside_a_listener_costs_it_no_datagram() {
         .start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     listener.wait_for_lines(500);
-    // Refused, it leaves the stream running.
+    // A refused STOP leaves the stream running.
     for _ in 0..5 {
         let finished = run(can_stop(confirm(&gateway)).args(["--channel", "2"]));
         assert_eq!(finished.code(), Some(1), "{finished:?}");
@@ -147,7 +147,7 @@ fn confirm_beside_a_listener_costs_it_no_datagram() {
     assert_eq!(finished.text().lines().filter(|&line| line == "R ok").count(), 1, "the answer to START only");
     let numbers = numbers(&finished.stdout);
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
-    // A machine that is too busy may drop some, which the listener then says.
+    // A busy machine may drop some, which the listener reports.
     let (kernel, spool) = reported_lost(&finished.stderr);
     assert_eq!(numbers.len() as u64 + kernel + spool, gateway.frames_sent());
 }
@@ -172,7 +172,7 @@ fn confirm_avoids_the_port_of_a_listener() {
     assert!(stops.clone().count() == 2 && stops.map(|stop| stop.from.port()).all(|from| from != port));
 }
 
-/// What the gateway was sent, all of which is in front of the test's own datagram.
+/// Everything that the gateway received before a datagram that this sends.
 fn commands_until_now(gateway: &Gateway) -> Vec<String> {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     socket.send_to(b"until now", gateway.address()).expect("the gateway listens");

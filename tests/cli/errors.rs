@@ -8,7 +8,7 @@ use crate::programs::{
 };
 use crate::simulator::{Gateway, Reaction};
 
-/// The one line with which `can-listen` fails when it talks to `target` with these options.
+/// The only line of a `can-listen` that fails with this target and these options.
 #[track_caller]
 fn failure(target: &str, options: &[&str]) -> String {
     let finished = run(can_listen(["--target", target]).args(options));
@@ -64,8 +64,8 @@ fn answer_from_another_port_is_no_reply() {
     let options = ["--timeout", "0.3", "--attempts", "1"];
     let listener = start(can_listen(["--target", &gateway.target()]).args(options));
     let ours = gateway.wait_for_command("CAN 1 INIT STD 250\n").from;
-    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    stranger.send_to(b"R ok\n", ours).expect("the stranger can send");
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    other.send_to(b"R ok\n", ours).expect("the other can send");
     let line = failed(&listener.wait(), "can-listen");
     assert_names(&line, &["no reply to CAN 1 INIT STD 250 ", &gateway.target()]);
 }
@@ -142,7 +142,7 @@ fn foreign_local_address_is_named() {
 fn unresolvable_name_is_named() {
     let arguments = ["--target", "no-such-gateway.invalid:5000"];
     for (mut command, program) in [(can_listen(arguments), "can-listen"), (can_stop(arguments), "can-stop")] {
-        // Where no name server answers, the system's resolver shall not ask for as long as it usually does.
+        // Shortens the wait of the system's resolver where no name server answers.
         let finished = run(command.env("RES_OPTIONS", "timeout:1 attempts:1"));
         assert_names(&failed(&finished, program), &["cannot resolve no-such-gateway.invalid:5000", "--target"]);
     }

@@ -79,7 +79,7 @@ fn candump_is(datagrams: &[&[u8]], expected: &[&str]) {
     assert!(!finished.stderr.contains("malformed"), "{finished:?}");
 }
 
-/// What the report says after the losses and before the state of the bus.
+/// The part of the report between the losses and the state of the bus.
 fn after_losses(finished: &Output) -> &str {
     let (_, report) = finished.stderr.split_once(" in the kernel, ").expect("a report");
     let (_, rest) = report.split_once(" in the output buffer").expect("a report");
@@ -248,7 +248,7 @@ fn influx_times_increase_from_point_to_point() {
     for pair in times.windows(2) {
         assert!(pair[0] < pair[1], "{pair:?}");
     }
-    // Those of a datagram are received at the same time.
+    // The frames of a datagram are received at the same time.
     assert!(times.chunks(100).all(|datagram| datagram[99] == datagram[0] + 99), "{times:?}");
 }
 
@@ -342,7 +342,7 @@ fn malformed_lines_are_counted_and_not_printed() {
         assert_eq!(text.lines().count(), MALFORMED.len(), "{finished:?}");
         assert!(text.lines().all(|line| line.contains("can1 123#77") || line.contains(",b0=119i ")), "{text}");
         assert_eq!(after_losses(&finished), "; 30 malformed lines left out");
-        // The first one only is shown.
+        // Only the first is shown.
         let messages = messages_of_stream(&finished.stderr);
         let expected =
             "can-listen: malformed line (bad data byte), left out; more will only be counted: M 1 CSD 100 5G";
@@ -352,7 +352,7 @@ fn malformed_lines_are_counted_and_not_printed() {
 
 #[test]
 fn first_malformed_line_is_shown_with_its_fault() {
-    // Several at the same time: most of a handshake is waiting.
+    // Several sessions in parallel, since most of a handshake is waiting.
     for some in MALFORMED.chunks(8) {
         let begin = |&(line, fault): &(&'static str, &'static str)| {
             let gateway = Gateway::start();
@@ -423,7 +423,7 @@ fn count_applies_to_frames_within_a_datagram() {
     }
 }
 
-/// A record of pcap: seconds, nanoseconds, the length twice, the frame as SocketCAN has it.
+/// A pcap record has seconds, nanoseconds, the length twice, and the frame as in SocketCAN.
 #[track_caller]
 fn assert_record(line: &str, frame: &[u8]) {
     let mut record = Vec::new();

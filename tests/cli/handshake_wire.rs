@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 const DEFAULT: [&str; 4] =
     ["CAN 1 INIT STD 250\n", "CAN 1 FILTER CLEAR\n", "CAN 1 FILTER ADD STD 000 000\n", "CAN 1 START\n"];
 
-/// What a session with these options sends to a healthy gateway.
+/// The commands that a session with these options sends to a healthy gateway.
 #[track_caller]
 fn commands_with(options: &[&str]) -> Vec<String> {
     let gateway = Gateway::start();
@@ -173,7 +173,7 @@ fn raw_output_adds_only_missing_newlines() {
         (b"ends in a literal\\n", b"ends in a literal\\n\n"),
         (b"E 1 BUSOFF\r\n", b"E 1 BUSOFF\r\n"),
     ];
-    // The answer to START is the first of all.
+    // The answer to START comes first.
     let mut expected = b"R ok\n".to_vec();
     for (datagram, printed) in datagrams {
         gateway.send(datagram);
@@ -204,9 +204,9 @@ fn datagrams_of_other_senders_are_not_printed() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     let ours = gateway.wait_for_command("CAN 1 START\n").from;
-    // Sent after START, so nothing but the connection keeps it out.
-    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    stranger.send_to(b"M 1 CSD 666 00\n", ours).expect("the stranger can send");
+    // It is sent after START, so only the connected socket can reject it.
+    let other = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    other.send_to(b"M 1 CSD 666 00\n", ours).expect("the other can send");
     gateway.send("M 1 CSD 100 55\n");
     listener.wait_for_stdout("100 55");
     assert_eq!(String::from_utf8_lossy(&listener.stdout_so_far()), "R ok\nM 1 CSD 100 55\n");

@@ -148,7 +148,7 @@ fn leftover_stream_does_not_disturb_the_handshake() {
 
 #[test]
 fn frames_during_the_handshake_are_no_replies() {
-    // Here the gateway accepts INIT while it streams, and the first reply is lost.
+    // The first reply is lost, and a stream from an earlier session continues.
     let lost = |command: &str, copy| if (command, copy) == (INIT, 1) { Reaction::LoseReply } else { Reaction::Answer };
     let gateway = Arc::new(Gateway::builder().script(lost).start());
     let local = format!("127.0.0.1:{}", free_port());
@@ -174,7 +174,7 @@ fn gateway_that_starts_late_is_waited_for() {
     let address = format!("127.0.0.1:{}", free_port());
     let options = ["--timeout", "0.3", "--attempts", "50", "-v"];
     let listener = start(can_listen(["--target", &address]).args(options));
-    // Three times the port was closed.
+    // The port was closed at the first attempts.
     listener.wait_for_stderr("sent CAN 1 INIT STD 250 (attempt 3)");
     let gateway = Gateway::builder().bind(&address).start();
     let finished = one_frame_then_end(&gateway, listener);
@@ -297,7 +297,7 @@ fn reply_that_arrived_in_time_counts_when_read_late() {
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--attempts", "1"]));
     gateway.wait_for_command(INIT);
     listener.freeze();
-    // The stall itself.
+    // The program is stopped for longer than its timeout.
     thread::sleep(Duration::from_millis(1200));
     listener.thaw();
     let finished = one_frame_then_end(&gateway, listener);

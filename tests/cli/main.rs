@@ -1,4 +1,21 @@
-//! What both programs promise, tried with the real binaries on real sockets: one module for each promise.
+//! What both programs promise, tested with the real binaries on real sockets. One module for each promise:
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | `handshake_wire` | the wire carries exactly the handshake; only the gateway's replies advance it |
+//! | `faults`, `lossy_network` | lost, late and doubled commands and replies do no harm |
+//! | `random_faults` | nothing false is said of the gateway under random faults |
+//! | `gateway_refusals` | a refusal ends a session only where nothing better can be done, and names the remedy |
+//! | `taking_over` | a running bus is taken over; later replies disturb nothing |
+//! | `stream`, `formats`, `terminal` | every datagram is printed or counted as lost, as its reader expects it |
+//! | `silence` | every silence of the bus is explained |
+//! | `shutdown`, `unattended` | everything received is written, however a session ends; the bus is halted if asked |
+//! | `stop`, `confirm` | `can-stop` halts the bus, and confirms it on request |
+//! | `options`, `errors`, `default_port` | option values, failures and their remedies, the default port |
+//! | `readme` | the README stays true |
+//!
+//! In `tests/support`: `programs.rs` runs the binaries, `simulator/` is the gateway. Tests that need other programs, network
+//! namespaces or root are in `tests/interop` or `#[ignore]`d; the exhaustive model is in `tests/schedules`.
 
 #[path = "../support/programs.rs"]
 mod programs;

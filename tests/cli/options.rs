@@ -39,7 +39,7 @@ fn stop_with(arguments: &[&str]) -> Command {
 fn both_refuse(option: &str, values: &[&str]) {
     for value in values {
         for program in [listen_with, stop_with] {
-            // The second form takes values that begin with a dash.
+            // This form accepts values that begin with a dash.
             refused(program, &[&format!("{option}={value}")], option);
         }
     }
@@ -159,7 +159,7 @@ fn target_is_a_host_with_an_optional_port() {
 fn malformed_targets_are_refused_with_a_hint() {
     for program in [listen_with, stop_with] {
         refused(program, &["--target", "::1"], "in brackets, as in [fd00::1]");
-        // The system would take them for 10.8.0.0, and ask a name server for the other.
+        // The system would read it as 10.8.0.0, and ask a name server for the other.
         refused(program, &["--target", "10.8.0"], "an IPv4 address is four numbers from 0 to 255");
         refused(program, &["--target", "300.1.1.1:5000"], "an IPv4 address is four numbers from 0 to 255");
         refused(program, &["--channel", "5"], "give 1, 2, 3 or 4");
@@ -238,7 +238,7 @@ fn extremes_of_every_range_are_accepted() {
         let finished = listener.wait();
         assert_eq!(finished.code(), Some(0), "{options}: {}", finished.stderr);
     }
-    // A thousandth of a second is too short for a reply to count on, so this one fails; but not as bad usage.
+    // A millisecond is too short for a reply, so the session fails, but not as bad usage.
     let gateway = Gateway::builder().silent(true).start();
     let options = ["--timeout", "0.001", "--attempts", "100"];
     let finished = run(can_listen(["--target", &gateway.target()]).args(options));
@@ -285,7 +285,7 @@ fn target_can_be_an_ipv6_address_in_brackets() {
     }
     let gateway = Gateway::builder().bind("[::1]:0").start();
     let port = free_port();
-    // The same port of IPv4 is another one.
+    // The same port number of IPv4 is another port.
     let _other = UdpSocket::bind(("0.0.0.0", port)).expect("a free port");
     let listener = start(&mut can_listen_plain(["--target", &gateway.target(), "--bind", &format!("[::]:{port}")]));
     let ours = gateway.wait_for_command("CAN 1 START\n").from;
@@ -320,7 +320,7 @@ fn lines(stderr: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What a session with these options says on stderr in which two datagrams, 30 bytes in all, follow START.
+/// The stderr of a session with these options that receives two datagrams, 20 bytes in all.
 #[track_caller]
 fn stderr_of_a_session(gateway: &Gateway, options: &[&str]) -> String {
     let listener = start(can_listen(["--target", &gateway.target()]).args(options));
@@ -357,7 +357,7 @@ fn report_names_the_command_that_stops_this_bus() {
     let gateway = Gateway::start();
     let stderr = stderr_of_a_session(&gateway, &["--channel", "2"]);
     let (_, command) = stderr.trim_end().rsplit_once("can-stop ").expect("a command");
-    // The address that the listener was bound to is in use, or not given: then the default port would be.
+    // Without --bind it would use the default port.
     let mut arguments: Vec<&str> = command.split(' ').collect();
     if !arguments.contains(&"--bind") {
         arguments.extend(["--bind", "127.0.0.1:0"]);

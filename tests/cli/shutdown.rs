@@ -82,7 +82,7 @@ fn signal_in_a_flood_loses_no_earlier_frame() {
         let before_signal = sent.load(SeqCst);
         listener.signal(Signal::SIGINT);
         let ended = listener.wait();
-        // Ends the flood, which went on all the while.
+        // Ends the flood.
         end.store(0, SeqCst);
         (before_signal, ended)
     });
@@ -240,8 +240,8 @@ fn signal_during_name_resolution_exits_with_130() {
     assert_eq!(listener.wait().code(), Some(130));
 }
 
-/// Starts a session with that wrapper before it, in a terminal of its own; stdout and stderr go elsewhere. The terminal
-/// closes when the first thing returned is dropped.
+/// Starts a session under that wrapper, in a terminal of its own, with stdout and stderr elsewhere. Dropping the first
+/// value closes the terminal.
 fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Running) {
     // If the test fails, the process does not stay behind for long.
     let listen = can_listen(["--idle-timeout", "30", "--target", &gateway.target()]);
@@ -251,7 +251,7 @@ fn session_in_a_terminal(gateway: &Gateway, wrapper: &[&str]) -> (PtyMaster, Run
     (master, listener)
 }
 
-/// Starts a program with that wrapper before it, in a terminal of its own.
+/// Starts a program under that wrapper, in a terminal of its own.
 fn start_in_a_terminal(program: &Command, wrapper: &[&str]) -> (PtyMaster, Running) {
     let (master, name) = terminal();
     let mut command = Command::new("bash");
@@ -338,12 +338,12 @@ fn closed_port_is_reported_once_and_survived() {
     // START comes 20 ms later, and finds the port closed.
     drop(gateway);
     listener.wait_for_stderr("unreachable (port closed), still listening; is it restarting?");
-    // So does what is sent from the shared port.
+    // So do the datagrams that are sent from the shared port.
     for _ in 0..3 {
         let stopped = run(&mut can_stop(["--target", &address.to_string(), "--bind", &bind]));
         assert_eq!(stopped.code(), Some(0), "{stopped:?}");
     }
-    // It sleeps all the while until this.
+    // It must sleep until then.
     listener.wait_for_stderr("no data for ");
     let stat = listener.proc("stat");
     let after_name = stat.rsplit_once(')').expect("the name is in brackets").1.split_ascii_whitespace();
@@ -404,7 +404,7 @@ fn blocked_stderr_holds_up_neither_stream_nor_signal() {
         let mut listener = start_uncollected(&mut listen, OwnedFd::from(both), OwnedFd::from(stderr));
         drop(listen);
         let address = gateway.wait_for_command("CAN 1 START\n").from;
-        // Without a handshake that is over, signals mean something else.
+        // A signal during the handshake has another meaning.
         unread.set_read_timeout(Some(programs::TEST_TIMEOUT)).expect("a timeout can be set");
         let mut first_line = BufReader::new(unread.try_clone().expect("a second one"));
         first_line.read_line(&mut String::new()).expect("a line comes");
@@ -575,7 +575,7 @@ fn error_is_printed_after_a_flood_of_events() {
     gateway.send_to(b"R ok\n", client).expect("the listener is there");
     gateway.recv_from(&mut [0; 64]).expect("FILTER CLEAR");
     gateway.send_to(b"R ERR 4 no\n", client).expect("the listener is there");
-    // Only now.
+    // stderr is read from here on.
     listener.read_on(File::from(read));
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(1));
@@ -596,7 +596,7 @@ fn nohup_handshake_exits_on_sigterm_without_terminal() {
     terminal.write_all(b"\n").expect("the shell reads it");
     let stat = || fs::read_to_string(format!("/proc/{number}/stat")).expect("it runs");
     wait_until("the terminal to be gone", || controlling_terminal(&stat()) == "0");
-    // The time itself.
+    // Time in which the program polls its terminal.
     thread::sleep(Duration::from_secs(2));
     kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
     let ended = shell.wait();
@@ -622,7 +622,7 @@ fn nohup_session_ends_on_sigterm_without_terminal() {
     terminal.write_all(b"\n").expect("the shell reads it");
     let stat = || fs::read_to_string(format!("/proc/{number}/stat")).expect("it runs");
     wait_until("the terminal to be gone", || controlling_terminal(&stat()) == "0");
-    // The time itself.
+    // Time in which the program polls its terminal.
     thread::sleep(Duration::from_secs(3));
     kill(Pid::from_raw(number), Signal::SIGTERM).expect("it can be signalled");
     let ended = shell.wait();

@@ -19,7 +19,7 @@ fn gateway(frames: u64) -> GatewayBuilder {
     Gateway::builder().status("----").frames_per_second(1000.0).stop_after_frames(frames)
 }
 
-/// Asks after 0.2 s of silence.
+/// A listener that requests STATUS after 0.2 s of silence.
 fn listener(gateway: &Gateway, options: &[&str]) -> Running {
     start(can_listen(["--target", &gateway.target(), "--status-after", "0.2", "--timeout", "0.3"]).args(options))
 }
@@ -45,7 +45,7 @@ fn silence_from_the_start_names_filter_and_listeners() {
     assert!(finished.stderr.contains("29-bit identifiers (--filter EXT:0:0)"), "{finished:?}");
     assert!(finished.stderr.contains("or another listener has the stream"), "{finished:?}");
     assert!(finished.stderr.contains("the bus still runs"), "{finished:?}");
-    // Its answers are ours: they go nowhere and count as nothing.
+    // Replies to STATUS are neither printed nor counted.
     assert_eq!(finished.text(), "R ok\n");
     assert!(finished.stderr.contains(" 1 datagram (5 bytes) "), "{finished:?}");
     assert_eq!(gateway.commands()[3..], [START, STATUS]);
@@ -115,7 +115,7 @@ fn every_outage_is_reported() {
         wait_until("a report of the outage", || {
             listener.stderr_so_far().matches("data resumed after").count() == outage
         });
-        // The outage itself. STATUS is requested once a minute at most, so its end alone is reported.
+        // The outage. STATUS is requested once a minute at most, so only the end of this outage is reported.
         thread::sleep(Duration::from_millis(400));
     }
     end(listener);
@@ -153,7 +153,7 @@ fn repeated_start_is_stopped_on_exit() {
         .script(|command, copy| if (command, copy) == (START, 1) { Reaction::LoseRequest } else { Reaction::Answer })
         .start();
     let listener = listener(&gateway, &["--stop-on-exit"]);
-    // The answer to the second one.
+    // The answer to the second START.
     listener.wait_for_stdout("R ok\n");
     let finished = end(listener);
     assert_eq!(gateway.commands()[3..], [START, STATUS, START, "CAN 1 STOP\n"]);
@@ -205,7 +205,7 @@ fn unanswered_start_is_not_repeated_after_data() {
         .start();
     gateway.set_limit(0);
     let listener = listener(&gateway, &[]);
-    // Running, though START was not answered.
+    // It is running, though START was not answered.
     listener.wait_for_stderr("the controller is running");
     gateway.set_limit(u64::MAX);
     listener.wait_for_stderr("data resumed");
@@ -228,7 +228,7 @@ fn bus_halted_by_another_program_is_explained() {
     listener.wait_for_stderr("the controller is stopped");
     let finished = end(listener);
     assert!(finished.stderr.ends_with("the bus is halted\n"), "{finished:?}");
-    // What STATUS said then need not be true any more: STOP is sent, refused, and STATUS decides.
+    // STOP is sent all the same, since the answer to STATUS may be out of date; it is refused, and STATUS decides.
     assert_eq!(gateway.commands()[3..], [START, "CAN 1 STOP\n", STATUS, "CAN 1 STOP\n", STATUS]);
 }
 
@@ -265,14 +265,14 @@ fn silent_gateway_may_still_run_the_bus() {
 }
 
 #[test]
-fn ok_to_status_is_no_answer() {
+fn ok_to_status_names_the_possible_reasons() {
     let odd = |command: &str, _| match command {
         STATUS => Reaction::ReplyWith(b"R ok\n".to_vec()),
         _ => Reaction::Answer,
     };
     let gateway = gateway(0).script(odd).start();
-    let listener = listener(&gateway, &[]);
-    listener.wait_for_stderr("no answer to STATUS");
+    let listener = listener(&gateway, &["--bitrate", "125"]);
+    listener.wait_for_stderr("the bus is silent, --bitrate 125 is wrong, or its frames have 29-bit identifiers");
     // It is not printed either.
     assert_eq!(end(listener).text(), "R ok\n");
 }
@@ -333,7 +333,7 @@ fn doubled_status_reply_is_not_printed() {
 fn status_is_not_requested_while_data_flows() {
     let gateway = Gateway::builder().status("----").frames_per_second(10.0).start();
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "1"]));
-    // Twice as long as the silence that it would take.
+    // Twice as long as --status-after.
     listener.wait_for_lines(21);
     end(listener);
     assert_eq!(gateway.commands().len(), 4, "{:?}", gateway.commands());
@@ -352,7 +352,7 @@ fn status_after_0_never_requests_status() {
 #[test]
 fn idle_timeout_error_carries_the_status() {
     let gateway = gateway(5).start();
-    // 5 s, as --status-after has it, would be too late.
+    // The default of --status-after, 5 s, would be too late.
     let options = ["--target", &gateway.target(), "--idle-timeout", "0.6"];
     let finished = run(&mut can_listen(options));
     assert_eq!(finished.code(), Some(1), "{finished:?}");

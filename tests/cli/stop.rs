@@ -29,7 +29,7 @@ fn can_stop_sends_one_datagram_and_prints_one_line() {
         }
         assert_eq!(gateway.wait_for_command(command).from.port(), port);
     }
-    // What was sent before this has arrived before this.
+    // Everything that was sent before this has arrived before it.
     let last = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     last.send_to(b"the last", gateway.address()).expect("the test can send");
     gateway.wait_for_command("the last");
@@ -88,7 +88,7 @@ fn can_stop_on_the_shared_port_receives_no_stream() {
     let (gateway, wildcard) = (streaming_gateway(), SocketAddr::from((Ipv4Addr::UNSPECIFIED, free_port())));
     let listener = listener_on(wildcard, &gateway);
     let bind = wildcard.to_string();
-    // Those for the second channel change nothing: the stream goes on while their sockets share the port.
+    // A STOP for the second channel is lost, so the stream continues while its socket shares the port.
     let arguments = ["--target", &gateway.target(), "--bind", &bind, "--channel"];
     for channel in ["2"; 20].into_iter().chain(["1"]) {
         let finished = run(can_stop(arguments).arg(channel));

@@ -37,7 +37,7 @@ fn reader_that_pauses_loses_nothing() {
     assert_eq!(reported_lost(&ended.stderr), (0, 0));
 }
 
-/// How much is in one of the large frames that fill a spool fast.
+/// The size of a large frame, with which the output buffer is full soon.
 const LARGE: usize = 60_000;
 
 fn large_frame(number: u32) -> Vec<u8> {
@@ -57,7 +57,7 @@ fn read_large_frames(stdout: ChildStdout) -> Receiver<u32> {
             if line != b"R ok\n" {
                 let number = line.get(12..20).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
                 let number = number.filter(|&number| line == large_frame(number));
-                // A line that is not whole ends the channel, and so the test.
+                // An incomplete line closes the channel, which fails the test.
                 let Some(number) = number else { return };
                 let _ = numbers.send(number);
             }
@@ -106,7 +106,7 @@ fn full_output_buffer_drops_whole_datagrams() {
     let resumed_at = send(MANY);
     assert!(kibibytes(&listener, "VmHWM") <= 72 << 10, "{} KiB", kibibytes(&listener, "VmHWM"));
 
-    // What comes when there is room again is printed; and when it is, the reader has caught up.
+    // Datagrams are printed again when there is room; the last one shows that the reader has caught up.
     while printed.last() != Some(&(send(0) - 1)) {
         send(1);
         printed.push(next());
@@ -239,7 +239,7 @@ fn threads_sleep_between_start_and_the_first_status() {
     let gateway = Gateway::start();
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--status-after", "60"]));
     wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
-    // Longer than the writer rests.
+    // Longer than the flush interval of the writer.
     thread::sleep(Duration::from_millis(100));
     let before = switches_of_the_idle(&listener);
     thread::sleep(Duration::from_secs(3));

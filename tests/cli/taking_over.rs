@@ -227,7 +227,7 @@ fn answer_to_can_stop_on_the_shared_port_ends_nothing() {
     assert_eq!(without_time(&finished.text()), "can1 7FF#EE\n");
 }
 
-/// Of a candump line what follows the time; of an influx point the fields; any other line unchanged.
+/// The text after the time of a candump line, the fields of an influx point, any other line unchanged.
 fn without_time(printed: &str) -> String {
     let strip = |line: &str| match line.split_once(' ') {
         Some((time, rest)) if time.starts_with('(') => rest.to_owned() + "\n",

@@ -12,7 +12,7 @@ fn all_bytes() -> Vec<u8> {
     but_newline.chain([b'\n']).collect()
 }
 
-/// What a session prints of these datagrams, to a terminal or into a pipe.
+/// The output of a session that receives these datagrams, to a terminal or into a pipe.
 #[track_caller]
 fn printed(datagrams: &[&[u8]], to_a_terminal: bool) -> Vec<u8> {
     let gateway = Gateway::start();
@@ -26,7 +26,7 @@ fn printed(datagrams: &[&[u8]], to_a_terminal: bool) -> Vec<u8> {
     } else {
         start(&mut listen)
     };
-    // Or it would keep the terminal open.
+    // It would keep the terminal open.
     drop(listen);
     listener.wait_for_stdout("R ok");
     datagrams.iter().for_each(|datagram| gateway.send(datagram));
@@ -39,7 +39,7 @@ fn printed(datagrams: &[&[u8]], to_a_terminal: bool) -> Vec<u8> {
 #[test]
 fn terminal_shows_control_bytes_in_hexadecimal() {
     let shown = printed(&[b"\x1B[2J\x1B]0;title\x07\n", &all_bytes()], true);
-    // The terminal's driver makes that of a newline.
+    // The terminal's driver writes a newline as CR LF.
     let shown = String::from_utf8(shown).expect("nothing but ASCII").replace("\r\n", "\n");
     let escaped = |range: std::ops::RangeInclusive<u8>| {
         let bytes = range.filter(|&byte| byte != b'\n');

@@ -1,5 +1,5 @@
-//! A listener that nobody watches: it ends when the stream dries up, halts the bus when told to, comes back when a
-//! service manager restarts it, and says why it ended.
+//! Promise: an unattended listener ends when the stream dries up, halts the bus if asked to, works again when a service manager
+//! restarts it, and prints why it ended.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -11,26 +11,24 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::programs::{PATIENCE, can_listen, can_listen_plain, run, start, start_with, wait_until};
+use crate::programs::{TEST_TIMEOUT, can_listen, can_listen_plain, reported_lost, run, start, start_with, wait_until};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
 #[test]
-fn a_stream_that_dries_up_ends_it_with_1_and_one_clear_line() {
+fn idle_timeout_fails_with_one_line() {
     let gateway = Gateway::builder().frames_per_second(1000.0).stop_after_frames(20).start();
     let ended =
         run(&mut can_listen(["--target", &gateway.target(), "-q", "--idle-timeout", "0.3", "--status-after", "0"]));
     assert_eq!(ended.code(), Some(1));
     assert_eq!(ended.text().lines().count(), 21, "20 frames and the answer to START: {ended:?}");
-    let expected = format!(
-        "can-listen: nothing has arrived from {} for 0.3 s (--idle-timeout): has the gateway lost power",
-        gateway.target()
-    );
+    let expected =
+        format!("can-listen: no data from {} for 0.3 s (--idle-timeout): has the gateway lost power", gateway.target());
     assert!(ended.stderr.starts_with(&expected) && ended.stderr.lines().count() == 1, "{ended:?}");
 }
 
 #[test]
-fn a_lost_start_ends_it_as_a_dried_up_stream_does() {
+fn idle_timeout_applies_after_a_lost_start() {
     let gateway = Gateway::builder()
         .frames_per_second(1000.0)
         .script(|command, _| if command.ends_with("START\n") { Reaction::LoseRequest } else { Reaction::Answer })
@@ -41,14 +39,14 @@ fn a_lost_start_ends_it_as_a_dried_up_stream_does() {
 }
 
 #[test]
-fn a_stream_slower_than_the_idle_timeout_is_no_reason_to_end() {
+fn idle_timeout_ignores_a_slow_stream() {
     let gateway = Gateway::builder().frames_per_second(10.0).stop_after_frames(6).start();
     let ended = run(&mut can_listen(["--target", &gateway.target(), "--idle-timeout", "0.5"]));
     assert_eq!(ended.text().lines().count(), 7, "{ended:?}");
 }
 
 #[test]
-fn stop_on_exit_halts_the_bus_at_a_signal_and_says_so() {
+fn stop_on_exit_halts_the_bus_at_a_signal() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let listener = start(&mut can_listen(["--target", &gateway.target(), "--stop-on-exit"]));
     listener.wait_for_lines(10);
@@ -61,7 +59,7 @@ fn stop_on_exit_halts_the_bus_at_a_signal_and_says_so() {
 }
 
 #[test]
-fn stop_on_exit_halts_the_bus_at_the_count_when_the_reader_goes_and_when_idle() {
+fn stop_on_exit_applies_to_every_way_to_end() {
     for (arguments, reader_stays, code) in
         [(["-n", "3"], true, 0), (["-n", "1000000"], false, 0), (["--idle-timeout", "0.2"], true, 1)]
     {
@@ -87,7 +85,7 @@ fn stop_on_exit_halts_the_bus_at_the_count_when_the_reader_goes_and_when_idle() 
 }
 
 #[test]
-fn stop_on_exit_sends_stop_again_and_writes_what_still_arrives_until_it_is_answered() {
+fn stop_on_exit_repeats_stop_and_writes_what_arrives() {
     let gateway = Gateway::builder()
         .frames_per_second(2000.0)
         .script(|command, copy| match (command, copy) {
@@ -106,20 +104,21 @@ fn stop_on_exit_sends_stop_again_and_writes_what_still_arrives_until_it_is_answe
 }
 
 #[test]
-fn the_answer_to_stop_is_not_taken_for_the_one_to_start_that_got_lost() {
+fn stop_is_confirmed_anew_while_start_is_in_flight() {
     let gateway = Gateway::builder()
         .frames_per_second(1000.0)
         .script(|command, _| if command.ends_with("START\n") { Reaction::LoseReply } else { Reaction::Answer })
         .start();
-    let arguments = ["--target", &gateway.target(), "--stop-on-exit", "--timeout", "30", "--attempts", "1", "-n", "3"];
+    let arguments = ["--target", &gateway.target(), "--stop-on-exit", "--timeout", "0.5", "--attempts", "1", "-n", "3"];
     let ended = run(&mut can_listen(arguments));
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    // The first answer may be that to START, so there is a second one, and at once.
-    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"; 2]);
+    // The answer to the first STOP may be that to START, so it is sent anew; refused then, and STATUS decides.
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n", "CAN 1 STOP\n", "CAN 1 STATUS\n"]);
+    assert!(ended.stderr.contains("the bus is halted"), "{ended:?}");
 }
 
 #[test]
-fn a_stop_that_nobody_confirms_is_reported_and_fails() {
+fn unconfirmed_stop_on_exit_fails() {
     let gateway = Gateway::builder()
         .frames_per_second(1000.0)
         .script(|command, _| if command.ends_with("STOP\n") { Reaction::LoseReply } else { Reaction::Answer })
@@ -129,13 +128,11 @@ fn a_stop_that_nobody_confirms_is_reported_and_fails() {
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n", "CAN 1 STOP\n"]);
     let last = ended.stderr.lines().last().unwrap_or_default();
-    assert!(
-        last.starts_with("can-listen: the bus may still run: STOP was not confirmed: no reply to CAN 1 STOP"),
-        "{last}"
-    );
+    assert!(last.contains("no reply to CAN 1 STOP"), "{last}");
+    assert!(ended.stderr.contains("the bus may still run"), "{ended:?}");
 }
 
-/// The exit code of each run of a service, and what it said.
+/// The exit code of each run of a service, and its stderr.
 type Runs = Vec<(Option<i32>, String)>;
 
 /// The command of the unit in the README, with an environment that its `EnvironmentFile` could set.
@@ -159,7 +156,7 @@ fn exec_start(environment: &[(&str, &str)]) -> Command {
     command
 }
 
-/// What a service manager does with that unit: appends stdout to a file, and starts it again shortly after it failed.
+/// A service manager with that unit: appends stdout to a file, and restarts the program shortly after it failed.
 struct Service {
     log: PathBuf,
     ending: Arc<AtomicBool>,
@@ -212,14 +209,14 @@ impl Service {
 
     #[track_caller]
     fn wait_for_frames(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.frames() < count {
             assert!(Instant::now() < deadline, "only {} frames of {count}", self.frames());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Stops it as the service manager does, and tells how each run ended.
+    /// Stops it as the service manager does; returns how each run ended.
     fn stop(&mut self) -> Runs {
         self.ending.store(true, SeqCst);
         if let Some(id) = *self.process.lock().expect("no panic") {
@@ -237,19 +234,19 @@ impl Drop for Service {
 }
 
 #[test]
-fn a_restarted_listener_takes_over_a_gateway_that_had_gone_silent() {
+fn restarted_service_takes_over_a_silent_gateway() {
     let gateway = Gateway::builder().frames_per_second(1000.0).stop_after_frames(50).start();
     let mut service = Service::start("silent", &gateway.target());
     service.wait_for_frames(120);
     let runs = service.stop();
     assert!(runs.len() >= 3, "{runs:?}");
     assert_eq!(runs[0].0, Some(1));
-    assert!(runs[0].1.contains("nothing has arrived"), "{runs:?}");
-    assert!(runs[1].1.contains("the gateway refused INIT"), "{runs:?}");
+    assert!(runs[0].1.contains("no data from"), "{runs:?}");
+    assert!(runs[1].1.contains("the bus was already running"), "{runs:?}");
 }
 
 #[test]
-fn a_restarted_listener_takes_over_a_gateway_that_was_restarted_and_runs() {
+fn restarted_service_takes_over_a_running_gateway() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let address = gateway.address();
     let mut service = Service::start("restarted", &gateway.target());
@@ -260,30 +257,30 @@ fn a_restarted_listener_takes_over_a_gateway_that_was_restarted_and_runs() {
     service.wait_for_frames(before + 20);
     let runs = service.stop();
     assert_eq!(runs.last().expect("a run").0, Some(0), "stopped in order: {runs:?}");
-    assert!(runs[1].1.contains("the gateway refused INIT"), "{runs:?}");
+    assert!(runs[1].1.contains("the bus was already running"), "{runs:?}");
     drop(gateway);
 }
 
 #[test]
-fn a_restarted_listener_comes_back_after_the_port_was_closed_for_ten_seconds() {
+fn restarted_service_survives_a_closed_port() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let address = gateway.address();
     let mut service = Service::start("closed", &gateway.target());
     service.wait_for_frames(20);
     gateway.stop();
-    // The outage itself.
+    // The outage.
     thread::sleep(Duration::from_secs(10));
     let before = service.frames();
     let gateway = Gateway::builder().bind(address).frames_per_second(1000.0).start();
     service.wait_for_frames(before + 20);
     let runs = service.stop();
-    assert!(runs.iter().any(|(code, stderr)| *code == Some(1) && stderr.contains("port is closed")), "{runs:?}");
+    assert!(runs.iter().any(|(code, stderr)| *code == Some(1) && stderr.contains("closed")), "{runs:?}");
     assert_eq!(runs.last().expect("a run").0, Some(0), "{runs:?}");
     drop(gateway);
 }
 
 #[test]
-fn a_full_disk_fails_and_says_why() {
+fn full_disk_ends_a_service_with_1() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let full = File::options().append(true).open("/dev/full").expect("/dev/full");
     let target = gateway.target();
@@ -295,7 +292,7 @@ fn a_full_disk_fails_and_says_why() {
 }
 
 #[test]
-fn a_sigterm_in_a_flood_loses_nothing_that_was_sent_before_it() {
+fn sigterm_in_a_flood_loses_nothing_sent_before() {
     let gateway = Gateway::builder().frames_per_second(50_000.0).start();
     let mut service = Service::start("flood", &gateway.target());
     service.wait_for_frames(20_000);
@@ -303,7 +300,7 @@ fn a_sigterm_in_a_flood_loses_nothing_that_was_sent_before_it() {
     let runs = service.stop();
     assert_eq!(runs.len(), 1, "{runs:?}");
     assert_eq!(runs[0].0, Some(0), "{runs:?}");
-    assert!(runs[0].1.contains("lost: 0 in the kernel, 0 in the spool"), "{runs:?}");
+    assert_eq!(reported_lost(&runs[0].1), (0, 0));
     assert!(service.frames() >= sent, "{} of {sent}", service.frames());
     let log = fs::read_to_string(&service.log).expect("the log");
     let frames: Vec<&str> = log.lines().filter(|line| line.starts_with("M ")).collect();
@@ -314,7 +311,7 @@ fn a_sigterm_in_a_flood_loses_nothing_that_was_sent_before_it() {
 }
 
 #[test]
-fn stop_goes_out_at_once_though_start_is_unanswered_and_its_late_answer_confirms_nothing() {
+fn stop_overtakes_an_unanswered_start() {
     let lost = |command: &str, _| match command {
         "CAN 1 START\n" | "CAN 1 STOP\n" => Reaction::LoseReply,
         _ => Reaction::Answer,
@@ -322,7 +319,7 @@ fn stop_goes_out_at_once_though_start_is_unanswered_and_its_late_answer_confirms
     let gateway = Gateway::builder().script(lost).start();
     let options = ["--stop-on-exit", "--timeout", "1", "--attempts", "1"];
     let listener = start(can_listen(["--target", &gateway.target()]).args(options));
-    listener.wait_for_stderr("START is sent");
+    listener.wait_for_stderr("START sent");
     let signalled = Instant::now();
     listener.signal(Signal::SIGINT);
     let stop = gateway.wait_for_command("CAN 1 STOP\n");
@@ -331,31 +328,12 @@ fn stop_goes_out_at_once_though_start_is_unanswered_and_its_late_answer_confirms
     gateway.send("R ok\n");
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(
-        ended.stderr.contains("the bus may still run: STOP was not confirmed: no reply to CAN 1 STOP"),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains("no reply to CAN 1 STOP"), "{ended:?}");
+    assert!(ended.stderr.contains("the bus may still run"), "{ended:?}");
 }
 
 #[test]
-fn stop_is_confirmed_though_start_is_never_answered() {
-    let lost = |command: &str, _| match command {
-        "CAN 1 START\n" => Reaction::LoseReply,
-        _ => Reaction::Answer,
-    };
-    let gateway = Gateway::builder().script(lost).start();
-    // Who waited for START's answer, or repeated STOP only after a timeout, would not end within the test's patience.
-    let options = ["--stop-on-exit", "--timeout", "60"];
-    let listener = start(can_listen(["--target", &gateway.target()]).args(options));
-    listener.wait_for_stderr("START is sent");
-    listener.signal(Signal::SIGINT);
-    let ended = listener.wait();
-    assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("the bus is halted"), "{ended:?}");
-}
-
-#[test]
-fn one_datagram_and_stop_on_exit_send_one_stop() {
+fn stop_on_exit_after_one_datagram_sends_one_stop() {
     let gateway = Gateway::builder().frames_per_second(1000.0).start();
     let ended = run(&mut can_listen(["--target", &gateway.target(), "-n", "1", "--stop-on-exit"]));
     assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -363,7 +341,7 @@ fn one_datagram_and_stop_on_exit_send_one_stop() {
 }
 
 #[test]
-fn while_stop_is_being_confirmed_after_another_end_the_first_signal_does_not_leave_and_the_second_does() {
+fn second_signal_exits_while_stop_is_unconfirmed() {
     let lost = |command: &str, _| match command {
         "CAN 1 STOP\n" => Reaction::LoseReply,
         _ => Reaction::Answer,
@@ -372,9 +350,9 @@ fn while_stop_is_being_confirmed_after_another_end_the_first_signal_does_not_lea
         let gateway = Gateway::builder().script(lost).start();
         let options = ["--stop-on-exit", "--timeout", "60", "--status-after", "0"];
         let mut listener = start(can_listen(["--target", &gateway.target()]).args(options).args(option));
-        listener.wait_for_stderr("waiting for the gateway to confirm STOP; Ctrl-C twice leaves at once");
+        listener.wait_for_stderr("waiting for the gateway to confirm STOP; ");
         listener.signal(Signal::SIGINT);
-        listener.wait_for_stderr("it is ending already; Ctrl-C once more leaves at once");
+        listener.wait_for_stderr("shutting down; press Ctrl-C again to quit now");
         assert!(!listener.has_ended());
         wait_until("its end", || {
             listener.signal(Signal::SIGINT);
@@ -389,20 +367,20 @@ fn while_stop_is_being_confirmed_after_another_end_the_first_signal_does_not_lea
     gateway.wait_for_command("CAN 1 START\n");
     listener.wait_for_lines(1);
     listener.signal(Signal::SIGINT);
-    listener.wait_for_stderr("waiting for the gateway to confirm STOP; Ctrl-C leaves at once");
+    listener.wait_for_stderr("waiting for the gateway to confirm STOP; ");
     listener.signal(Signal::SIGINT);
     assert_eq!(listener.wait().code(), Some(130));
 }
 
 #[test]
-fn a_program_that_stood_still_reads_what_has_arrived_before_it_calls_the_bus_idle() {
+fn idle_timeout_counts_what_arrived_during_sigstop() {
     let gateway = Gateway::start();
     let listener =
         start(&mut can_listen(["--target", &gateway.target(), "--idle-timeout", "1", "--status-after", "0"]));
     listener.wait_for_lines(1);
     listener.freeze();
     gateway.send("M 1 CSD 100 55\n");
-    // The standstill itself.
+    // The program is stopped for longer than the idle timeout.
     thread::sleep(Duration::from_millis(1500));
     listener.thaw();
     listener.wait_for_stdout("CSD 100 55");

@@ -1,4 +1,8 @@
-//! The programs together with other programs, in network namespaces, as a service and in a container.
+//! The programs together with other programs. All tests are `#[ignore]`d: they need what `.ci/run` installs, and root.
+//!
+//! * `namespaces`: the default target and port, and a missing route, between two hosts simulated by network namespaces
+//! * `recipes`: each command of the README that involves another program
+//! * `socketcan`: the output as a SocketCAN interface, where the kernel has `vcan`
 
 #[path = "../support/programs.rs"]
 mod programs;

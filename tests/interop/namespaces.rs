@@ -1,5 +1,5 @@
-//! The default target and port, and what only a network between two machines can show, in network namespaces of the
-//! tests' own. Needs root and iproute2: `cargo test --test namespaces -- --ignored`.
+//! Promise: without arguments both programs use the documented target and port, and a missing route is named. Network
+//! namespaces stand for two hosts. Needs root and iproute2: `cargo test --test interop namespaces -- --ignored`.
 
 use std::env;
 use std::process::{self, Command};
@@ -43,7 +43,7 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {}: {status}; this needs root", arguments.join(" "));
 }
 
-/// A program in a namespace. It is that very process: `ip netns exec` becomes what it executes.
+/// A program in a namespace. It has the process ID of the command: `ip netns exec` executes it in its place.
 fn within(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
@@ -53,9 +53,9 @@ fn within(namespace: &str, program: &str) -> Command {
 const CAN_LISTEN: &str = env!("CARGO_BIN_EXE_can-listen");
 const CAN_STOP: &str = env!("CARGO_BIN_EXE_can-stop");
 
-/// Runs `test`, the body of the test of that name, in the namespace where the gateway belongs, at 10.8.0.109; it is
-/// told the name of the other one, at 10.8.0.1. Between them is a link. Everything in the namespace shall be in one
-/// process, so the test's own program is executed again there.
+/// Runs `test`, the body of the test of that name (with its module), in the gateway's namespace, at 10.8.0.109, with the name of the
+/// listeners' namespace, at 10.8.0.1, as its argument. A link connects the two. The test's own program is executed again
+/// in the namespace, since a process is in one only.
 #[track_caller]
 fn in_the_gateways_namespace(name: &str, test: fn(&str)) {
     if let Ok(listeners) = env::var(LISTENERS) {
@@ -68,25 +68,28 @@ fn in_the_gateways_namespace(name: &str, test: fn(&str)) {
     listeners.set_up_link("10.8.0.1/24");
     let this = env::current_exe().expect("the test's own program");
     let mut again = within(&gateways.0, this.to_str().expect("a path in UTF-8"));
-    let status = again.args(["--ignored", "--exact", name, "--nocapture"]).env(LISTENERS, &listeners.0).status();
-    assert!(status.expect("ip can be run").success(), "it failed in its namespace");
+    again.args(["--ignored", "--exact", name, "--nocapture"]).env(LISTENERS, &listeners.0);
+    let output = again.output().expect("ip can be run");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    // A name that matches no test would pass.
+    assert!(output.status.success() && text.contains("1 passed"), "the test failed in its namespace: {text}");
 }
 
 #[test]
 #[ignore = "needs root, to make network namespaces"]
-fn without_any_argument_both_programs_find_the_gateway_and_lose_nothing() {
-    in_the_gateways_namespace("without_any_argument_both_programs_find_the_gateway_and_lose_nothing", |listeners| {
+fn default_arguments_reach_the_gateway_and_lose_nothing() {
+    in_the_gateways_namespace("namespaces::default_arguments_reach_the_gateway_and_lose_nothing", |listeners| {
         let gateway = Gateway::builder().bind("10.8.0.109:5000").frames_per_second(1000.0).start();
         let listener = start(&mut within(listeners, CAN_LISTEN));
         gateway.wait_until_streamed(500);
-        listener.wait_for_stderr("10.8.0.109:5000 START sent");
+        listener.wait_for_stderr("START sent to 10.8.0.109:5000");
 
         let stopped = run(&mut within(listeners, CAN_STOP));
         assert_eq!((stopped.code(), stopped.text().as_str()), (Some(0), ""), "{}", stopped.stderr);
         assert!(only_line(&stopped, "can-stop").contains("sent CAN 1 STOP to 10.8.0.109:5000"), "{}", stopped.stderr);
         gateway.wait_for_command("CAN 1 STOP\n");
         let frames = gateway.frames_sent();
-        // The answers to START and STOP come over the same way.
+        // The answers to START and STOP are lines too.
         listener.wait_for_lines(frames as usize + 2);
         listener.signal(Signal::SIGINT);
         let ended = listener.wait();
@@ -109,7 +112,7 @@ fn without_any_argument_both_programs_find_the_gateway_and_lose_nothing() {
 
 #[test]
 #[ignore = "needs root, to make network namespaces"]
-fn a_missing_route_is_named_by_both_programs() {
+fn missing_route_is_named_by_both_programs() {
     let namespace = Namespace::new();
     for (path, program) in [(CAN_LISTEN, "can-listen"), (CAN_STOP, "can-stop")] {
         let finished = run(&mut within(&namespace.0, path));

@@ -86,7 +86,7 @@ impl Output {
     }
 }
 
-/// Starts a program, collecting its stdout (unless the command says where it goes) and stderr.
+/// Starts a program and collects its stdout and stderr.
 #[track_caller]
 pub fn start(command: &mut Command) -> Running {
     start_with(command, Stdio::piped())
@@ -397,12 +397,12 @@ pub fn numbers(lines: &[u8]) -> Vec<u32> {
     frames.map(number).collect()
 }
 
-/// The numbers of datagrams that the report says were lost, in the kernel and in the output buffer.
+/// The numbers of lost datagrams in the report: in the kernel and in the output buffer.
 #[track_caller]
 pub fn reported_lost(stderr: &str) -> (u64, u64) {
-    let counts = stderr.split_once("lost: ").and_then(|(_, lost)| {
-        let (kernel, lost) = lost.split_once(" in the kernel, ")?;
-        let (buffer, _) = lost.split_once(" in the ")?;
+    let counts = stderr.split_once(" in the kernel, ").and_then(|(before, after)| {
+        let (_, kernel) = before.rsplit_once("lost: ")?;
+        let (buffer, _) = after.split_once(" in the ")?;
         Some((kernel.parse().ok()?, buffer.parse().ok()?))
     });
     counts.unwrap_or_else(|| panic!("no report on stderr: {stderr:?}"))
@@ -411,7 +411,7 @@ pub fn reported_lost(stderr: &str) -> (u64, u64) {
 /// The lines of stderr between the one that says that START was sent and the report.
 pub fn messages_of_stream(stderr: &str) -> Vec<&str> {
     let lines = stderr.lines().skip_while(|line| !line.contains("START sent")).skip(1);
-    lines.take_while(|line| !line.contains("lost: ")).collect()
+    lines.take_while(|line| !line.contains(" in the kernel, ")).collect()
 }
 
 /// Whether a failure is reported as one whose effect is unknown.

@@ -21,7 +21,15 @@ pub(crate) fn failure(
             };
             let came = instead.as_ref().map(|text| format!("; only this came: {text}")).unwrap_or_default();
             let cause = no_reply(gateway, instead.is_some(), network);
-            format!("{failure} from {gateway} in {attempts} of {} s{came}; {cause}", retry.timeout.as_secs_f64())
+            let effect = match failure.command() {
+                Command::Start { .. } => "; the bus may be running",
+                Command::Stop { .. } => "; the bus may still run",
+                _ => "",
+            };
+            format!(
+                "{failure} from {gateway} in {attempts} of {} s{effect}{came}; {cause}",
+                retry.timeout.as_secs_f64()
+            )
         }
         Failure::Refused(command, text) => format!("{failure} ({gateway}); {}", refusal(*command, text)),
         Failure::InDoubt(command, text) => format!("{failure} ({gateway}); {}", doubt(*command, text)),
@@ -69,7 +77,7 @@ fn refusal(command: Command, text: &str) -> String {
         (Some(4 | 6), Command::FilterAdd { .. }) => TOO_MANY_FILTERS.to_owned(),
         (Some(10), _) => WRONG_STATE.to_owned(),
         (_, Command::FilterClear { .. } | Command::FilterAdd { .. }) => "check --filter and --channel".to_owned(),
-        (_, Command::Stop { .. }) => "the bus is still running, says STATUS; try again".to_owned(),
+        (_, Command::Stop { .. }) => "the bus still runs, says STATUS; try again".to_owned(),
         _ => "the bus was not started; try again".to_owned(),
     }
 }
@@ -78,7 +86,7 @@ fn doubt(command: Command, text: &str) -> String {
     match (error_number(text), command) {
         (Some(12), _) => format!("this gateway has no such CAN port; check --channel ({})", command.channel()),
         (_, Command::Start { .. }) => "the bus may be running".to_owned(),
-        (_, Command::Stop { .. }) => "the bus may still be running".to_owned(),
+        (_, Command::Stop { .. }) => "the bus may still run".to_owned(),
         (Some(4 | 6), _) => format!("{TOO_MANY_FILTERS}; the bus was not started"),
         (Some(10), _) => format!("{WRONG_STATE}; the bus was not started"),
         _ => "it is in doubt whether the filter is set; check --filter; the bus was not started".to_owned(),

@@ -142,8 +142,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Decides what befalls each command. It is told the text as it came, and how many times that very text has been
-    /// received by now, this one included.
+    /// Decides what befalls each command: given its text as it came, and how many times that text has been received by
+    /// now, this time included.
     pub fn script(mut self, script: impl FnMut(&str, u32) -> Reaction + Send + 'static) -> Self {
         self.options.script = Box::new(script);
         self

@@ -1,7 +1,7 @@
 //! A CAN@net gateway as its vendor describes it, as a pure state machine: commands in, replies out, no socket, no clock.
 //!
-//! It is written from the protocol alone and uses nothing of the crate, so that a mistake made there is not repeated here.
-//! A value of it is small and `Copy`, so that an exhaustive model can keep one for each state.
+//! Written from the protocol alone, without the crate, so that a mistake made there is not repeated here. Small and `Copy`,
+//! so that an exhaustive model can keep one for each state.
 #![allow(dead_code)] // each test program uses a part of it
 
 use std::fmt;
@@ -49,6 +49,7 @@ impl fmt::Display for Filter {
 }
 
 type Entries = [Option<Filter>; FILTERS_OF_EACH_KIND];
+const NO_ENTRIES: Entries = [None; FILTERS_OF_EACH_KIND];
 
 /// One CAN port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,12 +89,6 @@ const BAD_TYPE: Refusal = (9, "invalid parameter type");
 const BAD_STATE: Refusal = (10, "invalid CAN state");
 const BAD_MODE: Refusal = (11, "invalid parameter mode");
 const BAD_PORT: Refusal = (12, "invalid port number");
-
-impl Default for Device {
-    fn default() -> Self {
-        Device::new()
-    }
-}
 
 impl Device {
     /// A gateway after power-on, with [`MAX_PORTS`] ports.
@@ -136,10 +131,8 @@ impl Device {
             return self.status(port);
         }
         let accepting = self.accepting;
-        match self.controller_mut(port).carry_out(action, accepting) {
-            Ok(()) => "R ok".to_owned(),
-            Err(refusal) => refused(refusal),
-        }
+        let result = self.controller_mut(port).carry_out(action, accepting);
+        result.map_or_else(refused, |()| "R ok".to_owned())
     }
 
     /// The state of a port's controller.
@@ -176,14 +169,12 @@ impl Device {
     }
 
     fn status(&self, port: u8) -> String {
+        let flags = String::from_utf8_lossy(&self.flags);
         match self.state(port) {
             _ if !self.knows_status => refused(UNKNOWN_COMMAND),
             ControllerState::Uninitialised => refused(BAD_STATE),
-            state => {
-                let flags = String::from_utf8_lossy(&self.flags);
-                let stopped = if state == ControllerState::Stopped { 'I' } else { '-' };
-                format!("R CAN {port} {flags}{stopped} 100")
-            }
+            ControllerState::Stopped => format!("R CAN {port} {flags}I 100"),
+            ControllerState::Running => format!("R CAN {port} {flags}- 100"),
         }
     }
 
@@ -198,16 +189,11 @@ impl Device {
 
 impl Controller {
     fn new() -> Controller {
-        Controller {
-            state: ControllerState::Uninitialised,
-            standard: [None; FILTERS_OF_EACH_KIND],
-            extended: [None; FILTERS_OF_EACH_KIND],
-        }
+        Controller { state: ControllerState::Uninitialised, standard: NO_ENTRIES, extended: NO_ENTRIES }
     }
 
     fn carry_out(&mut self, action: &[&str], accepting: bool) -> Result<(), Refusal> {
         use ControllerState::{Running, Stopped};
-        // The state is looked at first, as on a device: what is asked for in the wrong state is not even read.
         let allowed = |state: bool| if state { Ok(()) } else { Err(BAD_STATE) };
         match action {
             ["INIT", how @ ..] => {
@@ -217,8 +203,7 @@ impl Controller {
             }
             ["FILTER", "CLEAR"] => {
                 allowed(self.state == Stopped || accepting)?;
-                self.standard = [None; FILTERS_OF_EACH_KIND];
-                self.extended = [None; FILTERS_OF_EACH_KIND];
+                (self.standard, self.extended) = (NO_ENTRIES, NO_ENTRIES);
             }
             ["FILTER", "ADD", entry @ ..] => {
                 allowed(self.state == Stopped || accepting)?;

@@ -77,7 +77,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A well-behaved gateway after power-on, on a quiet bus.
+    /// A gateway after power-on, behind a network without faults, on a quiet bus.
     pub fn start() -> Gateway {
         Gateway::builder().start()
     }
@@ -146,7 +146,7 @@ impl Gateway {
         state.received.clone()
     }
 
-    /// Waits until this very command, line ending included, has been received, and returns the first such datagram.
+    /// Waits until exactly this command, line ending included, has been received, and returns the first such datagram.
     #[track_caller]
     pub fn wait_for_command(&self, command: &str) -> Received {
         let is_it = |received: &Received| received.bytes == command.as_bytes();
@@ -179,14 +179,14 @@ impl Gateway {
         self.server.lock().device.flags = flags.as_bytes().try_into().expect("four flags");
     }
 
-    /// Without power it hears nothing, answers nothing and forgets everything.
+    /// Without power it ignores what it receives and loses its state.
     pub fn set_power(&self, on: bool) {
         let mut state = self.server.lock();
         state.options.silent = !on;
         state.lose_power();
     }
 
-    /// While it is silent it hears nothing and answers nothing, and forgets nothing; a stream goes on.
+    /// A silent gateway ignores what it receives. It keeps its state and its stream.
     pub fn set_silent(&self, silent: bool) {
         self.server.lock().options.silent = silent;
     }

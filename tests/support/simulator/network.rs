@@ -6,8 +6,8 @@ use std::time::Duration;
 /// between is for a machine that is slow to wake a thread.
 const REST_OF_A_COPY: Duration = Duration::from_millis(8);
 
-/// Decides what befalls each request: given its text and how many times that very text has been received by now, this
-/// time included.
+/// Decides what befalls each request: given its text and how many times that text has been received by now, this time
+/// included.
 pub type Script = Box<dyn FnMut(&str, u32) -> Reaction + Send>;
 
 /// What befalls one request and the reply to it.

@@ -159,7 +159,7 @@ impl Server {
         }
     }
 
-    /// Sends the frames that are due and says when to send the next ones.
+    /// Sends the frames that are due; returns when the next ones are.
     fn send_frames(&self, state: &mut State) -> Option<Instant> {
         let (rate, limit) = (state.options.frames_per_second, state.options.stop_after_frames);
         let stream = state.stream.as_mut().filter(|_| rate > 0.0)?;
