@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 
 const README: &str = include_str!("../../README.md");
 
-/// Where the counterparts come from.
+/// What installs the other programs.
 const SOURCES: [(&str, &str); 18] = [
     ("kcat", "apt-get install kcat"),
     ("sshd", "apt-get install openssh-server"),
@@ -45,18 +45,17 @@ const SOURCES: [(&str, &str); 18] = [
     ("cantools", "pip install cantools"),
 ];
 
-/// Where programs are looked for: the built ones first; servers are where the PATH of a user may not lead.
+/// The PATH of the tests: the built programs first; servers are in /usr/sbin, which a user's PATH may lack.
 fn path() -> String {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_can-listen"));
     let built = built.parent().expect("a folder").display();
     format!("{built}:{}:/usr/sbin", env::var("PATH").unwrap_or_default())
 }
 
-/// A program that must be there, with nothing in its environment that makes it behave otherwise than at the user's.
+/// A program that must be installed, without variables in its environment that change its behaviour.
 #[track_caller]
 fn tool(program: &str) -> Command {
-    let source =
-        SOURCES.iter().find(|(name, _)| *name == program).map_or("it belongs to any system", |source| source.1);
+    let source = SOURCES.iter().find(|(name, _)| *name == program).map_or("part of any system", |source| source.1);
     let found = env::split_paths(&path()).map(|folder| folder.join(program)).find(|file| file.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| panic!("this test needs {program}: {source}")));
     command
@@ -78,7 +77,7 @@ fn need_python_can() {
     assert_eq!(found.code(), Some(0), "this test needs python-can: pip install python-can");
 }
 
-/// What bash runs, in a process group of its own as at a terminal. All of it is killed when this is dropped.
+/// Commands that bash runs in a process group of their own, as at a terminal. Dropping it kills them all.
 struct Pipeline {
     group: Group,
     bash: Running,
@@ -113,7 +112,7 @@ impl Pipeline {
     }
 }
 
-/// A frame that the gateway sends, and that a counterpart is to read back.
+/// A frame that the gateway sends and that another program reads back.
 struct Frame {
     number: usize,
     extended: bool,
@@ -171,7 +170,7 @@ impl Frame {
         self.data.iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
-    /// As the gateway says it; of two frames, one has its identifier padded.
+    /// The line of the gateway; every second frame has its identifier padded.
     fn line(&self) -> String {
         let protocol = match self.kind {
             Kind::Classic | Kind::Remote => 'C',
@@ -189,8 +188,8 @@ impl Frame {
         line + ["\n", "\r\n", "\r"][self.number % 3]
     }
 
-    /// As each counterpart's view of it is written down here: interface, identifier, whether it is extended, remote,
-    /// FD, with bit-rate switch, length, data.
+    /// The form in which all programs' readings are compared: interface, identifier, flags (extended, remote, FD,
+    /// bit-rate switch), length, data.
     fn view(&self) -> String {
         let flags = [self.extended, self.kind == Kind::Remote, self.is_fd(), self.kind == Kind::FdWithSwitch];
         view(&format!("can{}", self.channel()), &format!("{:X}", self.id), flags, self.length, &self.hex())
@@ -206,8 +205,8 @@ fn view(interface: &str, id: &str, flags: [bool; 4], length: usize, data: &str) 
     format!("{interface} {id} {flags} {length} {data}")
 }
 
-/// Lets `can-listen` take all the frames, some alone and some with others in one datagram, and runs these commands on
-/// what it printed, the file `bus`. Tells what they printed.
+/// Runs `can-listen` on all the frames, some alone and some with others in one datagram, then `commands` on its output,
+/// the file `bus`. Returns what they printed.
 #[track_caller]
 fn listen(folder: &TempDir, format: &str, commands: &str) -> (Gateway, Output) {
     let mut datagrams = Vec::new();
@@ -228,7 +227,7 @@ fn listen(folder: &TempDir, format: &str, commands: &str) -> (Gateway, Output) {
     (gateway, finished)
 }
 
-/// Asserts that what was read back is what was sent, to the last frame.
+/// Asserts that every frame was read back as it was sent.
 #[track_caller]
 fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl IntoIterator<Item = String>) {
     let (read, sent): (Vec<_>, Vec<_>) = (read.into_iter().collect(), sent.into_iter().collect());
@@ -246,20 +245,20 @@ fn log2asc_logs_every_frame() {
     listen(&folder, "candump", "log2asc -I bus -O bus.asc can1 can2 can3 can4");
     let log = folder.read("bus.asc");
     let read = log.lines().skip(3).map(|line| {
-        let mut words = line.split_whitespace().skip(1).peekable();
-        let fd = words.next_if_eq(&"CANFD").is_some();
-        let mut word = || words.next().expect(line);
+        let mut tokens = line.split_whitespace().skip(1).peekable();
+        let fd = tokens.next_if_eq(&"CANFD").is_some();
+        let mut token = || tokens.next().expect(line);
         let (channel, id, remote, switch) = if fd {
-            let (channel, _rx, id, switch) = (word(), word(), word(), word() == "1");
-            let (_error_state_indicator, _data_length_code) = (word(), word());
+            let (channel, _rx, id, switch) = (token(), token(), token(), token() == "1");
+            let (_error_state_indicator, _data_length_code) = (token(), token());
             (channel, id, false, switch)
         } else {
-            let (channel, id, _rx, remote) = (word(), word(), word(), word() == "r");
+            let (channel, id, _rx, remote) = (token(), token(), token(), token() == "r");
             (channel, id, remote, false)
         };
-        let length = word().parse().expect(line);
-        // Behind the data of an FD frame come numbers of another kind.
-        let data: String = if remote { String::new() } else { words.take(length).collect() };
+        let length = token().parse().expect(line);
+        // More numbers follow the data of an FD frame.
+        let data: String = if remote { String::new() } else { tokens.take(length).collect() };
         let flags = [id.ends_with('x'), remote, fd, switch];
         view(&format!("can{channel}"), id.trim_end_matches('x'), flags, length, &data)
     });
@@ -328,7 +327,7 @@ fn dbc_of_the_readme_decodes_the_simulated_gateway() {
     assert!(decoded.lines().next().is_some_and(|line| line.ends_with(" :: Counter(Number: 0)")), "{decoded}");
 }
 
-/// A TCP port that is free now, and that nobody is given who asks for any port.
+/// A TCP port that is free now and outside the range from which the system assigns ports.
 fn free_tcp_port() -> u16 {
     loop {
         let port = free_port();
@@ -338,7 +337,7 @@ fn free_tcp_port() -> u16 {
     }
 }
 
-/// An InfluxDB server. Dropping it kills it; what it has stored stays in the folder.
+/// An InfluxDB server. Dropping it kills it; its data stays in the folder.
 struct InfluxDb {
     port: u16,
     _server: Running,
@@ -374,13 +373,13 @@ log-enabled = false
         server
     }
 
-    /// A recipe for this server.
+    /// The recipe with the address of this server.
     #[track_caller]
     fn recipe(&self, recipe: &str) -> String {
         replaced(recipe, "localhost:8086", &format!("127.0.0.1:{}", self.port))
     }
 
-    /// The rows of the answer, the first of which has the names of the columns.
+    /// The rows of the answer; the first has the names of the columns.
     #[track_caller]
     fn query(&self, query: &str) -> Vec<String> {
         let mut curl = tool("curl");
@@ -429,7 +428,7 @@ fn influxdb_stores_a_point_with_its_own_time_per_frame() {
     assert_same(points, frames().iter().map(columns_of));
     assert_eq!(times.len(), frames().len());
 
-    // In a table, a field that is empty looks like one that is missing.
+    // In a table an empty field looks like a missing one.
     let remote = frames().iter().filter(|frame| frame.kind == Kind::Remote).count();
     let counts = server.query("SELECT count(data), count(rtr) FROM can");
     assert_eq!(counts[1], format!("can,,0,{},{remote}", frames().len() - remote));
@@ -457,18 +456,18 @@ fn recipe_in(language: &str) -> &'static str {
     block.split("```").next().unwrap_or_default()
 }
 
-/// `text` with one thing put in another's place, which must be there.
+/// `text` with `from`, which it must contain, replaced by `to`.
 #[track_caller]
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no {from:?} in {text:?}");
     text.replace(from, to)
 }
 
-/// How many frames a recipe is given: more than one batch for InfluxDB.
+/// The number of frames that a recipe is tried with: more than one batch for InfluxDB.
 const FRAMES: u32 = 2000;
 
-/// Runs a recipe on a slow bus, where each frame must show in what it puts out before the next one is sent. Then the
-/// bus becomes busy, and Ctrl-C comes.
+/// Runs a recipe on a slow bus, where each frame must be in its output before the next one is sent, then on a busy bus
+/// that ends with Ctrl-C.
 #[track_caller]
 fn try_recipe(folder: &TempDir, commands: &str, output: impl Fn(&Pipeline) -> String) -> Output {
     let gateway = Gateway::start();
@@ -484,7 +483,7 @@ fn try_recipe(folder: &TempDir, commands: &str, output: impl Fn(&Pipeline) -> St
     finished
 }
 
-/// Sends the frames from this one on, and Ctrl-C at the heels of the last hundred.
+/// Sends the frames from `first` on, and Ctrl-C right after the last hundred.
 #[track_caller]
 fn send_the_rest_and_press_ctrl_c(gateway: &Gateway, pipeline: &Pipeline, first: u32) {
     let last = FRAMES - 100;
@@ -1084,7 +1083,7 @@ fn blf_recipe_keeps_every_frame() {
     assert_same(finished.text().lines(), frames().iter().map(|frame| frame.hex().to_lowercase()));
 }
 
-/// An HTTP server that takes everything and keeps it.
+/// An HTTP server that accepts and records every request.
 struct Recorder {
     port: u16,
     requests: Arc<Mutex<Vec<(String, String)>>>,
@@ -1105,7 +1104,7 @@ impl Recorder {
         Recorder { port, requests }
     }
 
-    /// The lines of the head, and the body.
+    /// The head and the body.
     fn take(mut stream: TcpStream) -> (String, String) {
         let mut reader = BufReader::new(stream.try_clone().expect("a second one"));
         let mut head = String::new();
@@ -1145,7 +1144,7 @@ fn influxdb_recipe_works_with_versions_2_and_3() {
     }
 }
 
-/// How tshark shows a frame.
+/// The fields with which tshark shows a frame.
 const FIELDS: &str = "-T fields -E separator=/s -E occurrence=f -e can.id -e can.flags.xtd -e can.flags.rtr -e can.len \
                       -e canfd.flags.brs -e data.data -e frame.time_epoch --disable-protocol autosar-nm";
 
