@@ -7,7 +7,7 @@ mod silence;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) use failure::{failure, takeover};
+pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use record::{record_error, record_start};
 pub(crate) use silence::{controller_state, silence};
 

@@ -30,7 +30,7 @@ pub(crate) fn drop_check(
         }
         next_check = now + DROP_CHECK_INTERVAL;
         // The kernel's counter has 32 bits: it is read even after the report, before it can wrap around.
-        if drops.count().count > 0 && !is_reported {
+        if drops.check().count > 0 && !is_reported {
             is_reported = true;
             report(receive_buffer, &messages);
         }

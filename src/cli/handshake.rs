@@ -14,13 +14,18 @@ use crate::text::escape_truncated;
 /// Returns when `START` has left.
 pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> Result<()> {
     let Resources { options, gateway, messages, terminal, .. } = resources;
-    bus.begin_start(&options.setup());
+    let setup = options.setup();
+    if let Some(warning) = advice::filter_limit(&setup.filters) {
+        messages.warn(warning);
+    }
+    bus.begin_start(&setup);
     let mut next_terminal_check = Instant::now();
     loop {
         match bus.next_event(terminal.needs_polling().then_some(next_terminal_check)) {
             Event::Early(datagram) => {
                 for line in lines(datagram).filter(|line| !matches!(Line::classify(line), Line::Frame(_))) {
-                    messages.debug_from_gateway(format_args!("received {}", escape_truncated(line)));
+                    let text = escape_truncated(line);
+                    messages.debug_from_gateway(&text, format_args!("received {text}"));
                 }
             }
             Event::Sent { command, attempt, left } => {

@@ -48,7 +48,7 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let _ = ending.waker.set(bus.waker());
         let spool = Spool::new().context("not enough memory for the spool, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
-        let drops = Arc::new(DropCounter::of(bus.socket()));
+        let drops = Arc::new(DropCounter::new(bus.socket()));
         let granted = receive_buffer(bus.socket()).unwrap_or_default();
         let local = bus.socket().local_addr().context("the socket has no address")?;
         stderr.debug(format_args!("from {local} to {gateway}"));

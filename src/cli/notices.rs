@@ -10,18 +10,18 @@ pub(crate) fn print(resources: &mut Resources<'_>, datagram: &[u8], is_answer: b
     resources.printer.print(datagram, |notice| match notice {
         Notice::Refusal(_) if is_answer => {}
         Notice::Refusal(line) => {
-            messages.warn_from_gateway(format_args!("the gateway refused a command: {}", escape_truncated(line)));
+            let text = escape_truncated(line);
+            messages.warn_from_gateway(&text, format_args!("the gateway refused a command: {text}"));
         }
-        Notice::Event { line, received } => messages.warn_from_gateway(format_args!(
-            "({}.{:06}) the gateway reports: {}",
-            received.as_secs(),
-            received.subsec_micros(),
-            escape_truncated(line)
-        )),
-        Notice::Malformed(line, fault) => messages.warn_from_gateway(format_args!(
-            "malformed line ({fault}), left out; more will only be counted: {}",
-            escape_truncated(line)
-        )),
+        Notice::Event { line, received } => {
+            let (text, seconds, micros) = (escape_truncated(line), received.as_secs(), received.subsec_micros());
+            messages.warn_from_gateway(&text, format_args!("({seconds}.{micros:06}) the gateway reports: {text}"));
+        }
+        Notice::Malformed(line, fault) => {
+            let text = escape_truncated(line);
+            let message = format_args!("malformed line ({fault}), left out; more will only be counted: {text}");
+            messages.warn_from_gateway(&text, message);
+        }
         Notice::BufferFull => messages.warn(
             "datagrams are being lost: the process reading stdout is too slow, 32 MiB are waiting for it; a faster reader or a \
              file keeps them all",

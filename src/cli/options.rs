@@ -187,12 +187,18 @@ impl clap::ValueEnum for Format {
 }
 
 impl ListenOptions {
-    /// What the handshake sets up.
+    /// What the handshake sets up. The gateway refuses a filter that is set twice, so each is set once.
     pub(crate) fn setup(&self) -> Setup {
+        let mut filters: Vec<Filter> = Vec::new();
+        for filter in &self.filters {
+            if !filters.contains(filter) {
+                filters.push(*filter);
+            }
+        }
         Setup {
             channel: self.common.channel,
             init: Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only },
-            filters: self.filters.clone(),
+            filters,
             retry: self.retry.config(),
         }
     }

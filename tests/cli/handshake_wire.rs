@@ -2,6 +2,7 @@
 //! name; only the gateway's replies advance it; every datagram after it reaches stdout.
 
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use crate::programs;
 use crate::programs::{can_listen, can_listen_plain, free_port, run, start, wait_until_shared};
@@ -26,7 +27,7 @@ fn commands_with(options: &[&str]) -> Vec<String> {
 
 #[test]
 fn handshake_sends_each_command_after_the_last_reply() {
-    const LATE: std::time::Duration = std::time::Duration::from_millis(60);
+    const LATE: Duration = Duration::from_millis(60);
     let gateway = Gateway::builder().script(|_, _| Reaction::Delay(LATE)).start();
     let listener = start(&mut can_listen(["--target", &gateway.target()]));
     gateway.wait_for_command("CAN 1 START\n");
@@ -238,4 +239,18 @@ fn refused_long_init_names_the_option() {
     let refusal = "the gateway refused CAN 1 INIT mode=LISTEN baudA=250: R ERR 9 invalid parameter type";
     assert!(finished.stderr.contains(refusal), "{finished:?}");
     assert!(finished.stderr.contains("--listen-only"), "{finished:?}");
+}
+
+#[test]
+fn handshake_without_faults_takes_under_half_a_second() {
+    // A quarter of the timeout, and 20 ms after each of three replies: 310 ms. Of several sessions the fastest counts, since
+    // the machine may be busy.
+    let session = || {
+        let gateway = Gateway::start();
+        let started = Instant::now();
+        let _listener = start(&mut can_listen(["--target", &gateway.target()]));
+        gateway.wait_for_command("CAN 1 START\n").at - started
+    };
+    let took = (0..5).map(|_| session()).min().expect("several sessions");
+    assert!((Duration::from_millis(310)..Duration::from_millis(500)).contains(&took), "{took:?} from exec to START");
 }

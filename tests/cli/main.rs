@@ -13,6 +13,7 @@
 //! | `stop`, `confirm` | `can-stop` halts the bus, and confirms it on request |
 //! | `options`, `errors`, `default_port` | option values, failures and their remedies, the default port |
 //! | `readme` | the README stays true |
+//! | `simulated_gateway` | the gateway of these tests answers as the vendor's does |
 //!
 //! In `tests/support`: `programs.rs` runs the binaries, `simulator/` is the gateway. Tests that need other programs, network
 //! namespaces or root are in `tests/interop` or `#[ignore]`d; the exhaustive model is in `tests/schedules`.
@@ -36,6 +37,7 @@ mod readme;
 mod record;
 mod shutdown;
 mod silence;
+mod simulated_gateway;
 mod stop;
 mod stream;
 mod taking_over;

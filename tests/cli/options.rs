@@ -310,12 +310,13 @@ fn target_can_be_a_name() {
     gateway.wait_for_command("CAN 1 STOP\n");
 }
 
-/// The messages on stderr, each of which must begin with the program's name, except for the command line that ends them.
+/// The messages on stderr, each of which must begin with the program's name. The lines that continue the report, and the
+/// command line that ends it, are left out.
 #[track_caller]
 fn lines(stderr: &str) -> Vec<&str> {
     stderr
         .lines()
-        .filter(|line| !line.starts_with("can-stop "))
+        .filter(|line| !line.starts_with("can-stop ") && !line.starts_with("  "))
         .map(|line| line.strip_prefix("can-listen: ").unwrap_or_else(|| panic!("{line:?}")))
         .collect()
 }

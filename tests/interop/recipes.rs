@@ -1,27 +1,36 @@
-//! What others make of the output: can-utils, python-can, cantools, InfluxDB and MQTT read back what the simulated
-//! gateway sent, and the README's recipes keep their word, run as they are written.
+//! Other programs read back what the simulated gateway sent: can-utils, python-can, cantools, tshark, InfluxDB, MQTT and
+//! Kafka; and the README's recipes do what it says, executed as they are written.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use can_udp::format::{PCAP_HEADER, write_pcap_record};
 
-use crate::programs::{Finished, Folder, Running, frame, free_port, run, send_at_the_pace_of, start, wait_until};
+use crate::programs::{
+    Output, Running, TempDir, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
+};
 use crate::simulator::Gateway;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 const README: &str = include_str!("../../README.md");
 
-/// Where the counterparts come from.
-const SOURCES: [(&str, &str); 12] = [
+/// What installs the other programs.
+const SOURCES: [(&str, &str); 18] = [
+    ("kcat", "apt-get install kcat"),
+    ("sshd", "apt-get install openssh-server"),
+    ("ssh", "apt-get install openssh-client"),
+    ("sudo", "apt-get install sudo"),
+    ("script", "apt-get install bsdutils"),
+    ("setsid", "apt-get install util-linux"),
     ("tshark", "apt-get install tshark"),
     ("ts", "apt-get install moreutils"),
     ("pv", "apt-get install pv"),
@@ -36,18 +45,17 @@ const SOURCES: [(&str, &str); 12] = [
     ("cantools", "pip install cantools"),
 ];
 
-/// Where programs are looked for: the built ones first; servers are where the PATH of a user may not lead.
+/// The PATH of the tests: the built programs first; servers are in /usr/sbin, which a user's PATH may lack.
 fn path() -> String {
     let built = PathBuf::from(env!("CARGO_BIN_EXE_can-listen"));
     let built = built.parent().expect("a folder").display();
     format!("{built}:{}:/usr/sbin", env::var("PATH").unwrap_or_default())
 }
 
-/// A program that must be there, with nothing in its environment that makes it behave otherwise than at the user's.
+/// A program that must be installed, without variables in its environment that change its behaviour.
 #[track_caller]
 fn tool(program: &str) -> Command {
-    let source =
-        SOURCES.iter().find(|(name, _)| *name == program).map_or("it belongs to any system", |source| source.1);
+    let source = SOURCES.iter().find(|(name, _)| *name == program).map_or("part of any system", |source| source.1);
     let found = env::split_paths(&path()).map(|folder| folder.join(program)).find(|file| file.is_file());
     let mut command = Command::new(found.unwrap_or_else(|| panic!("this test needs {program}: {source}")));
     command
@@ -69,7 +77,7 @@ fn need_python_can() {
     assert_eq!(found.code(), Some(0), "this test needs python-can: pip install python-can");
 }
 
-/// What bash runs, in a process group of its own as at a terminal. All of it is killed when this is dropped.
+/// Commands that bash runs in a process group of their own, as at a terminal. Dropping it kills them all.
 struct Pipeline {
     group: Group,
     bash: Running,
@@ -85,7 +93,7 @@ impl Drop for Group {
 
 impl Pipeline {
     #[track_caller]
-    fn start(folder: &Folder, gateway: &Gateway, commands: &str) -> Pipeline {
+    fn start(folder: &TempDir, gateway: &Gateway, commands: &str) -> Pipeline {
         let mut bash = tool("bash");
         bash.args(["-c", commands]).current_dir(&folder.0).process_group(0);
         let bash = start(bash.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0"));
@@ -98,13 +106,13 @@ impl Pipeline {
     }
 
     #[track_caller]
-    fn end(self) -> Finished {
+    fn end(self) -> Output {
         let Pipeline { group: _group, bash } = self;
         bash.wait()
     }
 }
 
-/// A frame that the gateway sends, and that a counterpart is to read back.
+/// A frame that the gateway sends and that another program reads back.
 struct Frame {
     number: usize,
     extended: bool,
@@ -162,7 +170,7 @@ impl Frame {
         self.data.iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
-    /// As the gateway says it; of two frames, one has its identifier padded.
+    /// The line of the gateway; every second frame has its identifier padded.
     fn line(&self) -> String {
         let protocol = match self.kind {
             Kind::Classic | Kind::Remote => 'C',
@@ -180,8 +188,8 @@ impl Frame {
         line + ["\n", "\r\n", "\r"][self.number % 3]
     }
 
-    /// As each counterpart's view of it is written down here: interface, identifier, whether it is extended, remote,
-    /// FD, with bit-rate switch, length, data.
+    /// The form in which all programs' readings are compared: interface, identifier, flags (extended, remote, FD,
+    /// bit-rate switch), length, data.
     fn view(&self) -> String {
         let flags = [self.extended, self.kind == Kind::Remote, self.is_fd(), self.kind == Kind::FdWithSwitch];
         view(&format!("can{}", self.channel()), &format!("{:X}", self.id), flags, self.length, &self.hex())
@@ -197,10 +205,10 @@ fn view(interface: &str, id: &str, flags: [bool; 4], length: usize, data: &str) 
     format!("{interface} {id} {flags} {length} {data}")
 }
 
-/// Lets `can-listen` take all the frames, some alone and some with others in one datagram, and runs these commands on
-/// what it printed, the file `bus`. Tells what they printed.
+/// Runs `can-listen` on all the frames, some alone and some with others in one datagram, then `commands` on its output,
+/// the file `bus`. Returns what they printed.
 #[track_caller]
-fn listen(folder: &Folder, format: &str, commands: &str) -> (Gateway, Finished) {
+fn listen(folder: &TempDir, format: &str, commands: &str) -> (Gateway, Output) {
     let mut datagrams = Vec::new();
     let mut lines = frames().into_iter().map(|frame| frame.line()).peekable();
     while lines.peek().is_some() {
@@ -219,7 +227,7 @@ fn listen(folder: &Folder, format: &str, commands: &str) -> (Gateway, Finished) 
     (gateway, finished)
 }
 
-/// Asserts that what was read back is what was sent, to the last frame.
+/// Asserts that every frame was read back as it was sent.
 #[track_caller]
 fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl IntoIterator<Item = String>) {
     let (read, sent): (Vec<_>, Vec<_>) = (read.into_iter().collect(), sent.into_iter().collect());
@@ -231,26 +239,26 @@ fn assert_same<T: AsRef<str>>(read: impl IntoIterator<Item = T>, sent: impl Into
 
 #[test]
 #[ignore = "needs can-utils"]
-fn log2asc_of_can_utils_has_every_frame_in_its_log() {
+fn log2asc_logs_every_frame() {
     need(&["log2asc"]);
-    let folder = Folder::new("log2asc");
+    let folder = TempDir::new("log2asc");
     listen(&folder, "candump", "log2asc -I bus -O bus.asc can1 can2 can3 can4");
     let log = folder.read("bus.asc");
     let read = log.lines().skip(3).map(|line| {
-        let mut words = line.split_whitespace().skip(1).peekable();
-        let fd = words.next_if_eq(&"CANFD").is_some();
-        let mut word = || words.next().expect(line);
+        let mut tokens = line.split_whitespace().skip(1).peekable();
+        let fd = tokens.next_if_eq(&"CANFD").is_some();
+        let mut token = || tokens.next().expect(line);
         let (channel, id, remote, switch) = if fd {
-            let (channel, _rx, id, switch) = (word(), word(), word(), word() == "1");
-            let (_error_state_indicator, _data_length_code) = (word(), word());
+            let (channel, _rx, id, switch) = (token(), token(), token(), token() == "1");
+            let (_error_state_indicator, _data_length_code) = (token(), token());
             (channel, id, false, switch)
         } else {
-            let (channel, id, _rx, remote) = (word(), word(), word(), word() == "r");
+            let (channel, id, _rx, remote) = (token(), token(), token(), token() == "r");
             (channel, id, remote, false)
         };
-        let length = word().parse().expect(line);
-        // Behind the data of an FD frame come numbers of another kind.
-        let data: String = if remote { String::new() } else { words.take(length).collect() };
+        let length = token().parse().expect(line);
+        // More numbers follow the data of an FD frame.
+        let data: String = if remote { String::new() } else { tokens.take(length).collect() };
         let flags = [id.ends_with('x'), remote, fd, switch];
         view(&format!("can{channel}"), id.trim_end_matches('x'), flags, length, &data)
     });
@@ -259,7 +267,7 @@ fn log2asc_of_can_utils_has_every_frame_in_its_log() {
 
 #[test]
 #[ignore = "needs python-can"]
-fn python_can_reads_every_frame_as_it_was_sent() {
+fn python_can_reads_every_frame() {
     const PRINT_ALL: &str = r#"
 from can.io import CanutilsLogReader
 for m in CanutilsLogReader("bus"):
@@ -267,7 +275,7 @@ for m in CanutilsLogReader("bus"):
     print(m.channel, f"{m.arbitration_id:X}", flags, m.dlc, m.data.hex().upper())
 "#;
     need_python_can();
-    let (_, finished) = listen(&Folder::new("python-can"), "candump", &format!("python3 -c '{PRINT_ALL}'"));
+    let (_, finished) = listen(&TempDir::new("python-can"), "candump", &format!("python3 -c '{PRINT_ALL}'"));
     assert_same(finished.text().lines(), frames().iter().map(Frame::view));
 }
 
@@ -287,9 +295,9 @@ BO_ 2566783489 Battery: 2 ECU
 
 #[test]
 #[ignore = "needs cantools"]
-fn cantools_decodes_the_signals() {
+fn cantools_decodes_standard_and_extended_signals() {
     need(&["cantools"]);
-    let folder = Folder::new("cantools");
+    let folder = TempDir::new("cantools");
     folder.write("bus.dbc", DBC);
     let lines = [&b"M 1 CSD 101 40 1F 5A 00 00 00 00 00\n"[..], b"M 2 CED 18FE0201 D2 04\n"];
     let gateway =
@@ -305,7 +313,21 @@ fn cantools_decodes_the_signals() {
     assert_eq!(without_times(&finished.text()), expected);
 }
 
-/// A TCP port that is free now, and that nobody is given who asks for any port.
+#[test]
+#[ignore = "needs cantools"]
+fn dbc_of_the_readme_decodes_the_simulated_gateway() {
+    need(&["cantools"]);
+    let folder = TempDir::new("dbc");
+    folder.write("bus.dbc", &format!("{}\n", block("VERSION \"\"")));
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = format!("can-listen --format candump -n 2 > bus.log && {}", recipe("cantools decode "));
+    let finished = Pipeline::start(&folder, &gateway, &commands).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let decoded = folder.read("bus.decoded");
+    assert!(decoded.lines().next().is_some_and(|line| line.ends_with(" :: Counter(Number: 0)")), "{decoded}");
+}
+
+/// A TCP port that is free now and outside the range from which the system assigns ports.
 fn free_tcp_port() -> u16 {
     loop {
         let port = free_port();
@@ -315,7 +337,7 @@ fn free_tcp_port() -> u16 {
     }
 }
 
-/// An InfluxDB server. Dropping it kills it; what it has stored stays in the folder.
+/// An InfluxDB server. Dropping it kills it; its data stays in the folder.
 struct InfluxDb {
     port: u16,
     _server: Running,
@@ -323,7 +345,7 @@ struct InfluxDb {
 
 impl InfluxDb {
     #[track_caller]
-    fn start(folder: &Folder, port: u16) -> InfluxDb {
+    fn start(folder: &TempDir, port: u16) -> InfluxDb {
         let (data, other_port) = (folder.0.join("influxdb").display().to_string(), free_tcp_port());
         let config = format!(
             r#"
@@ -351,13 +373,13 @@ log-enabled = false
         server
     }
 
-    /// A recipe for this server.
+    /// The recipe with the address of this server.
     #[track_caller]
     fn recipe(&self, recipe: &str) -> String {
         replaced(recipe, "localhost:8086", &format!("127.0.0.1:{}", self.port))
     }
 
-    /// The rows of the answer, the first of which has the names of the columns.
+    /// The rows of the answer; the first has the names of the columns.
     #[track_caller]
     fn query(&self, query: &str) -> Vec<String> {
         let mut curl = tool("curl");
@@ -378,9 +400,9 @@ log-enabled = false
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn every_frame_is_a_point_in_influxdb_with_a_time_of_its_own() {
+fn influxdb_stores_a_point_with_its_own_time_per_frame() {
     need(&["influxd", "curl"]);
-    let folder = Folder::new("influxdb");
+    let folder = TempDir::new("influxdb");
     let server = InfluxDb::start(&folder, free_tcp_port());
     let post = format!("curl -sS --fail --data-binary @bus 'http://127.0.0.1:{}/write?db=can'", server.port);
     let (gateway, _) = listen(&folder, "influx", &post);
@@ -406,7 +428,7 @@ fn every_frame_is_a_point_in_influxdb_with_a_time_of_its_own() {
     assert_same(points, frames().iter().map(columns_of));
     assert_eq!(times.len(), frames().len());
 
-    // In a table, a field that is empty looks like one that is missing.
+    // In a table an empty field looks like a missing one.
     let remote = frames().iter().filter(|frame| frame.kind == Kind::Remote).count();
     let counts = server.query("SELECT count(data), count(rtr) FROM can");
     assert_eq!(counts[1], format!("can,,0,{},{remote}", frames().len() - remote));
@@ -418,10 +440,10 @@ fn recipes() -> &'static str {
     after.split("\n## ").next().unwrap_or_default()
 }
 
-/// The one line of the recipes that begins so.
+/// The one line of the README that begins so.
 #[track_caller]
 fn recipe(beginning: &str) -> &'static str {
-    let lines: Vec<_> = recipes().lines().filter(|line| line.starts_with(beginning)).collect();
+    let lines: Vec<_> = README.lines().filter(|line| line.starts_with(beginning)).collect();
     let [line] = lines[..] else { panic!("not one recipe that begins with {beginning:?}: {lines:?}") };
     line
 }
@@ -434,20 +456,20 @@ fn recipe_in(language: &str) -> &'static str {
     block.split("```").next().unwrap_or_default()
 }
 
-/// `text` with one thing put in another's place, which must be there.
+/// `text` with `from`, which it must contain, replaced by `to`.
 #[track_caller]
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no {from:?} in {text:?}");
     text.replace(from, to)
 }
 
-/// How many frames a recipe is given: more than one batch for InfluxDB.
+/// The number of frames that a recipe is tried with: more than one batch for InfluxDB.
 const FRAMES: u32 = 2000;
 
-/// Runs a recipe on a slow bus, where each frame must show in what it puts out before the next one is sent. Then the
-/// bus becomes busy, and Ctrl-C comes.
+/// Runs a recipe on a slow bus, where each frame must be in its output before the next one is sent, then on a busy bus
+/// that ends with Ctrl-C.
 #[track_caller]
-fn try_recipe(folder: &Folder, commands: &str, output: impl Fn(&Pipeline) -> String) -> Finished {
+fn try_recipe(folder: &TempDir, commands: &str, output: impl Fn(&Pipeline) -> String) -> Output {
     let gateway = Gateway::start();
     let pipeline = Pipeline::start(folder, &gateway, commands);
     gateway.wait_for_command("CAN 1 START\n");
@@ -461,7 +483,7 @@ fn try_recipe(folder: &Folder, commands: &str, output: impl Fn(&Pipeline) -> Str
     finished
 }
 
-/// Sends the frames from this one on, and Ctrl-C at the heels of the last hundred.
+/// Sends the frames from `first` on, and Ctrl-C right after the last hundred.
 #[track_caller]
 fn send_the_rest_and_press_ctrl_c(gateway: &Gateway, pipeline: &Pipeline, first: u32) {
     let last = FRAMES - 100;
@@ -490,8 +512,8 @@ fn hex(number: u32) -> String {
 
 #[test]
 #[ignore = "needs bash, grep"]
-fn the_recipe_for_grep_shows_a_line_as_soon_as_it_comes() {
-    let (folder, gateway) = (Folder::new("grep"), Gateway::start());
+fn grep_recipe_shows_a_line_at_once() {
+    let (folder, gateway) = (TempDir::new("grep"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen | grep "));
     gateway.wait_for_command("CAN 1 START\n");
     for number in 0..2 {
@@ -505,9 +527,9 @@ fn the_recipe_for_grep_shows_a_line_as_soon_as_it_comes() {
 
 #[test]
 #[ignore = "needs can-utils"]
-fn the_recipes_for_a_file_and_for_log2asc_keep_every_frame() {
+fn file_and_log2asc_recipes_keep_every_frame() {
     need(&["log2asc"]);
-    let folder = Folder::new("file");
+    let folder = TempDir::new("file");
     try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
     assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
 
@@ -520,11 +542,11 @@ fn the_recipes_for_a_file_and_for_log2asc_keep_every_frame() {
 
 #[test]
 #[ignore = "needs bash, split"]
-fn the_recipe_for_split_fills_files_with_whole_lines_and_keeps_every_frame() {
+fn split_recipe_keeps_every_frame_in_whole_lines() {
     let as_written = recipe("can-listen --format candump | (trap '' INT; exec split ");
     // Of that size, the few frames fill several files.
     for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "-C 100M", "-C 20k"), 3..=9)] {
-        let folder = Folder::new("split");
+        let folder = TempDir::new("split");
         let files = || {
             let entries = fs::read_dir(&folder.0).expect("the folder").map(|entry| entry.expect("a file").path());
             let paths: BTreeSet<_> = entries.collect();
@@ -539,21 +561,26 @@ fn the_recipe_for_split_fills_files_with_whole_lines_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs cantools"]
-fn the_recipe_for_cantools_decodes_live_and_keeps_every_frame() {
+fn cantools_recipes_decode_every_frame() {
     need(&["cantools"]);
-    let folder = Folder::new("cantools-recipe");
+    let folder = TempDir::new("cantools-recipe");
     folder.write("bus.dbc", DBC);
     let beginning = "can-listen --format candump | (trap '' INT; PYTHONUNBUFFERED=1 exec cantools ";
     let finished = try_recipe(&folder, recipe(beginning), stdout);
     let decoded = |number| format!("{} :: Counter(Number: {number})", candump(number));
     assert_same(without_times(&finished.text()), (0..FRAMES).map(decoded));
+
+    try_recipe(&folder, recipe("can-listen --format candump > "), |_| folder.read("bus.log"));
+    let finished = run(tool("bash").args(["-c", recipe("cantools decode ")]).current_dir(&folder.0));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert_same(without_times(&folder.read("bus.decoded")), (0..FRAMES).map(decoded));
 }
 
 #[test]
 #[ignore = "needs python-can"]
-fn the_recipe_for_python_can_reads_live_and_keeps_every_frame() {
+fn python_can_recipe_reads_every_frame() {
     need_python_can();
-    let (folder, script) = (Folder::new("python-recipe"), recipe_in("python"));
+    let (folder, script) = (TempDir::new("python-recipe"), recipe_in("python"));
     folder.write("this.py", script);
     let commands = script.lines().next().and_then(|line| line.strip_prefix("# ")).expect("how it is run");
     let finished = try_recipe(&folder, commands, stdout);
@@ -562,9 +589,9 @@ fn the_recipe_for_python_can_reads_live_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn the_recipe_for_influxdb_posts_on_a_slow_bus_and_keeps_every_frame() {
+fn influxdb_recipe_stores_every_frame() {
     need(&["influxd", "curl"]);
-    let folder = Folder::new("influxdb-recipe");
+    let folder = TempDir::new("influxdb-recipe");
     let server = InfluxDb::start(&folder, free_tcp_port());
     try_recipe(&folder, &server.recipe(recipe_in("bash")), |_| server.data().join("\n"));
     assert_same(server.data(), (0..FRAMES).map(hex));
@@ -572,9 +599,9 @@ fn the_recipe_for_influxdb_posts_on_a_slow_bus_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs influxdb, curl"]
-fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c() {
+fn influxdb_recipe_waits_for_a_late_server() {
     need(&["influxd", "curl"]);
-    let (folder, gateway) = (Folder::new("influxdb-late"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("influxdb-late"), Gateway::start());
     let server = InfluxDb::start(&folder, free_tcp_port());
     let (port, commands) = (server.port, server.recipe(recipe_in("bash")));
     drop(server); // the database is in the folder
@@ -584,7 +611,7 @@ fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c(
     gateway.send(frame(0));
     pipeline.bash.wait_for_stderr("curl: (7) Failed to connect");
     send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 1);
-    pipeline.bash.wait_for_stderr("waiting for the reader of stdout");
+    pipeline.bash.wait_for_stderr("waiting for the process reading stdout");
     let server = InfluxDb::start(&folder, port);
     let finished = pipeline.end();
     assert_eq!(finished.code(), Some(0), "{finished:?}");
@@ -593,9 +620,9 @@ fn the_recipe_for_influxdb_waits_for_a_server_that_comes_late_even_after_ctrl_c(
 
 #[test]
 #[ignore = "needs mosquitto, mosquitto-clients"]
-fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
+fn mqtt_recipe_publishes_every_frame() {
     need(&["mosquitto_pub"]);
-    let (folder, port) = (Folder::new("mqtt"), free_tcp_port().to_string());
+    let (folder, port) = (TempDir::new("mqtt"), free_tcp_port().to_string());
     let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
     folder.write("mosquitto.conf", &config);
     let broker = start(tool("mosquitto").arg("-v").arg("-c").arg(folder.0.join("mosquitto.conf")));
@@ -612,9 +639,9 @@ fn the_recipe_for_mqtt_publishes_live_and_keeps_every_frame() {
 
 #[test]
 #[ignore = "needs moreutils"]
-fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
+fn ts_recipe_stamps_each_line_at_once() {
     need(&["ts"]);
-    let folder = Folder::new("ts");
+    let folder = TempDir::new("ts");
     let finished = try_recipe(&folder, recipe("can-listen | (trap '' INT; exec ts "), |pipeline| {
         stdout(pipeline).lines().filter(|line| line.contains("CSD")).collect::<Vec<_>>().join("\n")
     });
@@ -625,27 +652,386 @@ fn the_recipe_for_times_puts_one_before_each_line_as_it_comes() {
     assert_same(&lines[1..], (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
 }
 
+/// Asserts that `bus.txt` has the answer to START and every frame.
+#[track_caller]
+fn try_recipe_for_bus_txt(name: &str, commands: &str) {
+    let folder = TempDir::new(name);
+    try_recipe(&folder, commands, |_| {
+        let so_far = fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default();
+        so_far.lines().skip(1).collect::<Vec<_>>().join("\n")
+    });
+    let frames = (0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text"));
+    assert_eq!(folder.read("bus.txt"), "R ok\n".to_owned() + &frames.collect::<String>());
+}
+
+#[test]
+#[ignore = "needs bash, tee"]
+fn tee_recipe_keeps_every_frame() {
+    try_recipe_for_bus_txt("tee", recipe("can-listen | (trap '' INT; exec tee bus.txt)"));
+}
+
 #[test]
 #[ignore = "needs pv"]
-fn the_recipes_for_a_rate_and_for_the_screen_keep_every_frame_in_the_file() {
+fn pv_recipe_with_a_file_keeps_every_frame() {
     need(&["pv"]);
-    for beginning in ["can-listen | setsid -w pv ", "can-listen | (trap '' INT; exec tee "] {
-        let folder = Folder::new("beside");
-        try_recipe(&folder, recipe(beginning), |_| {
-            let so_far = folder.0.join("bus.txt");
-            fs::read_to_string(so_far).unwrap_or_default().lines().skip(1).collect::<Vec<_>>().join("\n")
+    // pv exits with an error at Ctrl-C.
+    let commands = format!("{}\n[ $PIPESTATUS = 0 ]", recipe("can-listen | (trap '' INT; exec tee -p "));
+    try_recipe_for_bus_txt("pv", &commands);
+}
+
+/// `commands` on a terminal of its own. Dropping it closes the terminal.
+#[track_caller]
+fn start_on_a_terminal(folder: &TempDir, gateway: &Gateway, commands: &str) -> Running {
+    let mut script = tool("script");
+    script.args(["-qec", commands, "/dev/null"]).current_dir(&folder.0);
+    start(script.env("CAN_TARGET", gateway.target()).env("CAN_BIND", "127.0.0.1:0").env("SHELL", "/bin/bash"))
+}
+
+#[test]
+#[ignore = "needs pv, script"]
+fn pv_recipe_shows_the_rate_on_a_terminal() {
+    need(&["pv"]);
+    for beginning in ["can-listen | pv ", "can-listen | (trap '' INT; exec tee -p "] {
+        let folder = TempDir::new("pv-terminal");
+        let gateway = Gateway::builder().frames_per_second(100.0).start();
+        let terminal = start_on_a_terminal(&folder, &gateway, recipe(beginning));
+        wait_until("a rate near 100/s", || {
+            let shown = String::from_utf8_lossy(&terminal.stdout_so_far()).into_owned();
+            let rates = shown.split('[').filter_map(|part| part.split(" /s]").next()?.trim().parse::<f64>().ok());
+            rates.into_iter().any(|rate| (50.0..200.0).contains(&rate))
         });
-        let expected = ["R ok\n".to_owned()].into_iter();
-        let expected = expected.chain((0..FRAMES).map(|number| String::from_utf8(frame(number)).expect("text")));
-        assert_eq!(folder.read("bus.txt"), expected.collect::<String>());
     }
 }
 
 #[test]
+#[ignore = "needs script, nohup"]
+fn nohup_recipe_survives_the_terminal() {
+    let folder = TempDir::new("nohup");
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = format!("{}\necho $! > pid; sleep 60", recipe("nohup can-listen "));
+    let terminal = start_on_a_terminal(&folder, &gateway, &commands);
+    let frames = || fs::read_to_string(folder.0.join("bus.txt")).unwrap_or_default().matches("CSD").count();
+    wait_until("frames", || frames() > 10);
+    drop(terminal);
+    wait_until("the message", || folder.read("bus.err").contains("the terminal has closed"));
+    // A second of frames: a signal that comes as the terminal closes counts as its closing.
+    let before = frames();
+    wait_until("more frames", || frames() > before + 100);
+    let pid = folder.read("pid").trim().parse().expect("a process number");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it can be signalled");
+    wait_until("the report", || folder.read("bus.err").contains("lost: 0 in the kernel"));
+}
+
+#[test]
+#[ignore = "needs bash, timeout"]
+fn timeout_recipe_ends_in_time_with_0() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let commands = replaced(recipe("timeout --preserve-status 60 "), "60", "2");
+    let finished = Pipeline::start(&TempDir::new("timeout"), &gateway, &commands).end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.text().lines().count() > 50, "{finished:?}");
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn filter_recipe_asks_for_one_identifier() {
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let pipeline = Pipeline::start(&TempDir::new("filter"), &gateway, recipe("can-listen --filter STD:123:7FF"));
+    pipeline.bash.wait_for_lines(2);
+    pipeline.press_ctrl_c();
+    assert_eq!(pipeline.end().code(), Some(0));
+    assert!(gateway.commands().contains(&"CAN 1 FILTER ADD STD 123 7FF\n".to_owned()), "{:?}", gateway.commands());
+}
+
+/// A block of code that begins so, up to its end.
+#[track_caller]
+fn block(beginning: &str) -> &'static str {
+    let (_, after) = README.split_once(&format!("\n{beginning}")).unwrap_or_else(|| panic!("no {beginning:?}"));
+    let start = README.len() - after.len() - beginning.len();
+    README[start..].split("\n```").next().unwrap_or_default()
+}
+
+#[test]
+#[ignore = "needs bash, timeout and 90 s"]
+fn bit_rate_recipe_finds_the_last_rate_within_100_s() {
+    let commands = block("for rate in ");
+    let rates = commands.split([' ', ';']).filter_map(|token| token.parse::<u32>().ok());
+    let last = rates.take_while(|rate| *rate != 9).last().expect("rates");
+    let gateway = Gateway::start();
+    let begun = Instant::now();
+    let mut pipeline = Pipeline::start(&TempDir::new("bit-rate"), &gateway, commands);
+    let init = format!("CAN 1 INIT mode=LISTEN baudA={last}\n");
+    while !gateway.commands().contains(&init) {
+        assert!(begun.elapsed() < Duration::from_secs(100), "{last} was not tried: {:?}", gateway.commands());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let tried = gateway.commands().len();
+    wait_until("its START", || gateway.commands()[tried..].contains(&"CAN 1 START\n".to_owned()));
+    gateway.send("M 1 CSD 123 11 22\n");
+    wait_until("its end", || pipeline.bash.has_ended());
+    assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
+    let finished = pipeline.end();
+    let text = finished.text();
+    assert!(text.starts_with(&format!("{last} kbit/s: (")) && text.ends_with(") can1 123#1122\n"), "{finished:?}");
+    assert_eq!(text.lines().count(), 1, "{finished:?}");
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn ring_recipe_keeps_every_frame() {
+    need(&["tshark", "setsid"]);
+    let as_written = recipe("can-listen --format pcap | setsid -w tshark ");
+    // Of that size, the few frames fill several files.
+    for (commands, count) in [(as_written, 1..=1), (&replaced(as_written, "filesize:100000", "filesize:20"), 4..=9)] {
+        let (folder, gateway) = (TempDir::new("ring"), Gateway::start());
+        let pipeline = Pipeline::start(&folder, &gateway, commands);
+        pipeline.bash.wait_for_stderr("Capturing on");
+        send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 0);
+        assert_eq!(pipeline.end().code(), Some(0));
+        let read = "for file in bus_*.pcapng; do echo $file >&2; tshark -r $file -T fields -e data.data; done";
+        let finished = run(tool("bash").args(["-c", read]).current_dir(&folder.0));
+        assert_same(finished.text().lines().map(str::to_uppercase), (0..FRAMES).map(hex));
+        let files = finished.stderr.matches(".pcapng").count();
+        assert!(count.contains(&files), "{files} files");
+    }
+}
+
+#[test]
+#[ignore = "needs tshark"]
+fn pcap_recipe_is_read_by_tshark() {
+    need(&["tshark"]);
+    let folder = TempDir::new("pcap");
+    let read = || {
+        let read = "tshark -r bus.pcap -T fields -e data.data";
+        run(tool("bash").args(["-c", read]).current_dir(&folder.0)).text().to_uppercase()
+    };
+    try_recipe(&folder, recipe("can-listen --format pcap > bus.pcap"), |_| read());
+    assert_same(read().lines(), (0..FRAMES).map(hex));
+}
+
+#[test]
+#[ignore = "needs root, sudo"]
+fn sudo_recipe_keeps_target_and_path() {
+    need(&["sudo"]);
+    let folder = TempDir::new("sudo");
+    try_recipe(&folder, recipe("sudo --preserve-env"), |_| folder.read("bus.log"));
+    assert_same(without_times(&folder.read("bus.log")), (0..FRAMES).map(candump));
+}
+
+#[test]
+#[ignore = "needs sh, timeout"]
+fn cron_recipe_works_without_an_environment() {
+    let (folder, gateway) = (TempDir::new("cron"), Gateway::builder().frames_per_second(100.0).start());
+    let bin = folder.0.join(".cargo/bin");
+    fs::create_dir_all(&bin).expect("a folder");
+    symlink(env!("CARGO_BIN_EXE_can-listen"), bin.join("can-listen")).expect("a link");
+    // What cron does: the time is taken off, `\%` is a percent sign, sh runs the rest.
+    let command = recipe("0 6 * * * ").trim_start_matches("0 6 * * * ").replace("\\%", "%");
+    let command = replaced(&replaced(&command, "10.8.0.109", &gateway.target()), "3600", "2");
+    let mut cron = tool("sh");
+    cron.args(["-c", &command]).env_clear();
+    cron.env("HOME", &folder.0).env("PATH", "/usr/bin:/bin").env("CAN_BIND", "127.0.0.1:0");
+    let finished = run(cron.current_dir("/"));
+    assert_eq!((finished.code(), finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+    let files = run(tool("bash").args(["-c", "cat bus-20??-??-??.log"]).current_dir(&folder.0));
+    assert!(files.text().lines().count() > 50 && files.text().contains(") can1 100#"), "{files:?}");
+}
+
+/// An SSH server for the user who runs the tests, and an `ssh` whose host `bench` is that server.
+struct SshServer {
+    folder: TempDir,
+    _server: Running,
+}
+
+impl SshServer {
+    #[track_caller]
+    fn start(gateway: &Gateway) -> SshServer {
+        need(&["ssh", "sshd", "ssh-keygen"]);
+        let (folder, port) = (TempDir::new("ssh"), free_tcp_port());
+        let here = folder.0.display().to_string();
+        for key in ["host", "user"] {
+            let made = run(tool("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &format!("{here}/{key}")]));
+            assert_eq!(made.code(), Some(0), "{made:?}");
+        }
+        let (path, target) = (path(), gateway.target());
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {here}/host\nAuthorizedKeysFile {here}/user.pub\nStrictModes no\n\
+             UsePAM no\nPidFile none\nPermitRootLogin yes\n\
+             SetEnv \"PATH={path}\" \"CAN_TARGET={target}\" \"CAN_BIND=127.0.0.1:0\"\n"
+        );
+        let config = folder.write("sshd_config", &config);
+        fs::create_dir_all("/run/sshd").expect("a folder that sshd needs");
+        let server = start(tool("sshd").args(["-D", "-e", "-f"]).arg(config));
+        server.wait_for_stderr("Server listening");
+        folder.write(
+            "ssh_config",
+            &format!(
+                "Host bench\nHostName 127.0.0.1\nPort {port}\nIdentityFile {here}/user\nStrictHostKeyChecking no\n\
+                 UserKnownHostsFile /dev/null\nLogLevel ERROR\n"
+            ),
+        );
+        let ssh = tool("ssh").get_program().to_string_lossy().into_owned();
+        let ssh = folder.write("ssh", &format!("#!/bin/sh\nexec {ssh} -F {here}/ssh_config \"$@\"\n"));
+        fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).expect("a program");
+        SshServer { folder, _server: server }
+    }
+}
+
+#[test]
+#[ignore = "needs root, openssh-server, openssh-client, tshark"]
+fn ssh_recipe_shows_frames_of_a_remote_listener() {
+    need(&["tshark"]);
+    let gateway = Gateway::start();
+    let server = SshServer::start(&gateway);
+    let path = server.folder.0.display();
+    let tshark = format!("tshark -l {FIELDS} -i -");
+    let commands = format!("PATH={path}:$PATH\n{}", replaced(recipe("ssh bench "), "wireshark -k -i -", &tshark));
+    let pipeline = Pipeline::start(&server.folder, &gateway, &commands);
+    let client = gateway.wait_for_command("CAN 1 START\n").from;
+    pipeline.bash.wait_for_stderr("Capturing on");
+    (0..100).for_each(|number| gateway.send(frame(number)));
+    pipeline.bash.wait_for_lines(100);
+    pipeline.press_ctrl_c();
+    pipeline.end();
+    wait_until("the end of the remote can-listen", || {
+        gateway.send(frame(100));
+        queued(client).is_none()
+    });
+}
+
+/// The mock cluster of librdkafka, with one broker: SIGUSR1 takes it away, SIGUSR2 brings it back.
+const BROKER: &str = r#"
+import ctypes, glob, os, signal, confluent_kafka
+kafka = ctypes.CDLL(glob.glob(os.path.dirname(confluent_kafka.__file__) + ".libs/librdkafka*")[0])
+kafka.rd_kafka_conf_new.restype = kafka.rd_kafka_new.restype = ctypes.c_void_p
+kafka.rd_kafka_handle_mock_cluster.restype = ctypes.c_void_p
+kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+error = ctypes.create_string_buffer(512)
+conf = ctypes.c_void_p(kafka.rd_kafka_conf_new())
+assert kafka.rd_kafka_conf_set(conf, b"test.mock.num.brokers", b"1", error, 512) == 0, error.value
+client = ctypes.c_void_p(kafka.rd_kafka_new(0, conf, error, 512))
+cluster = ctypes.c_void_p(kafka.rd_kafka_handle_mock_cluster(client))
+signal.signal(signal.SIGUSR1, lambda *_: kafka.rd_kafka_mock_broker_set_down(cluster, 1))
+signal.signal(signal.SIGUSR2, lambda *_: kafka.rd_kafka_mock_broker_set_up(cluster, 1))
+print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)
+while True: signal.pause()
+"#;
+
+#[test]
+#[ignore = "needs kcat, setsid and confluent-kafka (pip)"]
+fn kafka_recipe_delivers_in_order_through_an_outage() {
+    need(&["kcat", "setsid"]);
+    let (folder, gateway) = (TempDir::new("kafka"), Gateway::start());
+    let broker = start(tool("python3").args(["-c", BROKER]));
+    broker.wait_for_lines(1);
+    let address = String::from_utf8(broker.stdout_so_far()).expect("text").trim().to_owned();
+    let recipe = recipe("can-listen --format candump | setsid -w kcat ");
+    let pipeline = Pipeline::start(&folder, &gateway, &replaced(recipe, "-b localhost ", &format!("-b {address} ")));
+    // The key, the partition and the value of each message in the topic.
+    let messages = || {
+        let mut consumer = tool("kcat");
+        consumer.args(["-C", "-q", "-e", "-o", "beginning", "-b", &address, "-t", "can", "-f", "%k %p %s\n"]);
+        run(&mut consumer).text()
+    };
+    gateway.wait_for_command("CAN 1 START\n");
+    // kcat reads stdin in blocks, so it holds back the last lines until more follow.
+    (0..100).for_each(|number| gateway.send(frame(number)));
+    wait_until("frames of a slow bus", || messages().lines().count() > 60);
+    broker.signal(Signal::SIGUSR1);
+    pipeline.bash.wait_for_stderr("failed: Connection refused");
+    send_the_rest_and_press_ctrl_c(&gateway, &pipeline, 100);
+    pipeline.bash.wait_for_stderr("lost: 0 in the kernel");
+    broker.signal(Signal::SIGUSR2);
+    let finished = pipeline.end();
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    let messages = messages();
+    assert_same(without_times(&messages), (0..FRAMES).map(candump));
+    let places = messages.lines().map(|line| line.split(" (").next().expect(line));
+    assert_eq!(places.collect::<BTreeSet<_>>().len(), 1, "several keys or partitions");
+    assert!(messages.starts_with("gw1 "), "{messages}");
+}
+
+/// A command of the README's first pages for this gateway.
+#[track_caller]
+fn command_for(gateway: &Gateway, beginning: &str) -> String {
+    recipe(beginning).replace("10.8.0.109", &gateway.target())
+}
+
+#[test]
+#[ignore = "needs bash"]
+fn first_commands_of_the_readme_work() {
+    let folder = TempDir::new("first");
+    let gateway = Gateway::builder().frames_per_second(100.0).status("----").start();
+    let listener = Pipeline::start(&folder, &gateway, &command_for(&gateway, "can-listen --target "));
+    listener.bash.wait_for_stdout("M 1 CSD ");
+    let stop = |beginning| Pipeline::start(&folder, &gateway, &command_for(&gateway, beginning)).end();
+    assert_eq!(stop("can-stop --target ").code(), Some(0));
+    wait_until("a bus that is stopped", || !gateway.is_running());
+    listener.press_ctrl_c();
+    assert_eq!(listener.end().code(), Some(0));
+
+    let commands = [command_for(&gateway, "export CAN_TARGET="), command_for(&gateway, "can-listen > bus.txt")];
+    let listener = Pipeline::start(&folder, &gateway, &commands.join("\n"));
+    wait_until("frames", || fs::read_to_string(folder.0.join("bus.txt")).is_ok_and(|text| text.contains("M 1 CSD ")));
+    listener.press_ctrl_c();
+    assert_eq!(listener.end().code(), Some(0));
+    assert!(folder.read("bus.txt").lines().all(|line| line == "R ok" || line.starts_with("M 1 CSD ")));
+
+    for (beginning, command) in [
+        ("can-listen --listen-only ", "CAN 1 INIT mode=LISTEN baudA=250\n"),
+        ("can-listen --filter STD:0:0 --filter EXT:0:0   ", "CAN 1 FILTER ADD EXT 0 0\n"),
+    ] {
+        let listener = Pipeline::start(&folder, &gateway, recipe(beginning));
+        listener.bash.wait_for_stdout("M 1 CSD ");
+        listener.press_ctrl_c();
+        assert_eq!(listener.end().code(), Some(0));
+        assert!(gateway.commands().contains(&command.to_owned()), "{:?}", gateway.commands());
+    }
+
+    let stopped = stop("can-stop --confirm   ");
+    assert_eq!(stopped.code(), Some(0), "{stopped:?}");
+    assert!(!gateway.is_running());
+}
+
+#[test]
+#[ignore = "needs cargo, and half a minute to build"]
+fn rust_example_streams_and_stops() {
+    let crate_folder = TempDir::new("example");
+    let here = env!("CARGO_MANIFEST_DIR");
+    let manifest = format!(
+        "[package]\nname = \"example\"\nedition = \"2024\"\n[dependencies]\ncan-udp = {{ path = \"{here}\" }}\n[workspace]\n"
+    );
+    crate_folder.write("Cargo.toml", &manifest);
+    fs::copy(format!("{here}/Cargo.lock"), crate_folder.0.join("Cargo.lock")).expect("a copy");
+    fs::create_dir_all(crate_folder.0.join("src")).expect("a folder");
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("example");
+    let run_against = |gateway: &Gateway| {
+        let source = replaced(block("use std::io::"), "10.8.0.109:5000", &gateway.target());
+        crate_folder.write("src/main.rs", &replaced(&source, "0.0.0.0:5000", "0.0.0.0:0"));
+        let mut cargo = tool("cargo");
+        let built = cargo.args(["build", "--quiet", "--offline"]).current_dir(&crate_folder.0);
+        let built = built.env("CARGO_TARGET_DIR", &target).status().expect("cargo");
+        assert!(built.success(), "the example does not build");
+        run(&mut Command::new(target.join("debug/example")))
+    };
+    let gateway = Gateway::builder().frames_per_second(100.0).start();
+    let finished = run_against(&gateway);
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
+    assert!(finished.text().lines().filter(|line| line.starts_with("M 1 CSD ")).count() > 30, "{finished:?}");
+    assert_eq!(gateway.commands()[4..], ["CAN 1 STOP\n"]);
+
+    let finished = run_against(&Gateway::builder().silent(true).start());
+    assert!(
+        finished.stderr.contains("no reply to CAN 1 INIT STD 250") && !finished.stderr.contains("--"),
+        "{finished:?}"
+    );
+}
+
+#[test]
 #[ignore = "needs mawk"]
-fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
+fn gaps_recipe_shows_each_when_it_is_over() {
     need(&["mawk"]);
-    let (folder, gateway) = (Folder::new("gaps"), Gateway::start());
+    let (folder, gateway) = (TempDir::new("gaps"), Gateway::start());
     let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen --format candump | (trap '' INT; exec mawk "));
     gateway.wait_for_command("CAN 1 START\n");
     for number in 0..3 {
@@ -670,8 +1056,8 @@ fn the_recipe_for_gaps_tells_each_as_soon_as_it_is_over() {
 
 #[test]
 #[ignore = "needs bash"]
-fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
-    let folder = Folder::new("power");
+fn reconnect_recipe_survives_a_power_cycle() {
+    let folder = TempDir::new("power");
     let gateway = Gateway::builder().frames_per_second(100.0).start();
     let commands = replaced(recipe("while can-listen --idle-timeout 10 "), "10 >>", "1 --timeout 0.3 >>");
     let pipeline = Pipeline::start(&folder, &gateway, &commands);
@@ -688,16 +1074,16 @@ fn the_recipe_for_power_cycles_goes_on_after_one_and_ends_at_ctrl_c() {
 
 #[test]
 #[ignore = "needs python-can"]
-fn the_recipe_for_blf_keeps_every_frame() {
+fn blf_recipe_keeps_every_frame() {
     need_python_can();
-    let folder = Folder::new("blf");
+    let folder = TempDir::new("blf");
     let convert = recipe("can_logconvert ");
     let read = "from can.io import BLFReader; [print(m.data.hex()) for m in BLFReader('bus.blf')]";
     let (_, finished) = listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
     assert_same(finished.text().lines(), frames().iter().map(|frame| frame.hex().to_lowercase()));
 }
 
-/// An HTTP server that takes everything and keeps it.
+/// An HTTP server that accepts and records every request.
 struct Recorder {
     port: u16,
     requests: Arc<Mutex<Vec<(String, String)>>>,
@@ -718,7 +1104,7 @@ impl Recorder {
         Recorder { port, requests }
     }
 
-    /// The lines of the head, and the body.
+    /// The head and the body.
     fn take(mut stream: TcpStream) -> (String, String) {
         let mut reader = BufReader::new(stream.try_clone().expect("a second one"));
         let mut head = String::new();
@@ -735,9 +1121,9 @@ impl Recorder {
 
 #[test]
 #[ignore = "needs curl"]
-fn the_recipe_for_influxdb_says_to_versions_2_and_3_what_the_readme_says() {
+fn influxdb_recipe_works_with_versions_2_and_3() {
     need(&["curl"]);
-    let (folder, server) = (Folder::new("influxdb-2"), Recorder::start());
+    let (folder, server) = (TempDir::new("influxdb-2"), Recorder::start());
     let settings = |name: &str| {
         let (_, after) = README.split_once(&format!("{name}='http://localhost:8086/api/v2/")).expect("for InfluxDB 2");
         format!("http://127.0.0.1:{}/api/v2/{}", server.port, after.split('\'').next().expect("its end"))
@@ -758,7 +1144,7 @@ fn the_recipe_for_influxdb_says_to_versions_2_and_3_what_the_readme_says() {
     }
 }
 
-/// How tshark shows a frame.
+/// The fields with which tshark shows a frame.
 const FIELDS: &str = "-T fields -E separator=/s -E occurrence=f -e can.id -e can.flags.xtd -e can.flags.rtr -e can.len \
                       -e canfd.flags.brs -e data.data -e frame.time_epoch --disable-protocol autosar-nm";
 
@@ -797,9 +1183,9 @@ fn random_frames(count: usize) -> Vec<Frame> {
 
 #[test]
 #[ignore = "needs tshark"]
-fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond_and_calls_none_malformed() {
+fn tshark_reads_every_field_of_10_000_frames_from_a_file() {
     need(&["tshark"]);
-    let folder = Folder::new("tshark-file");
+    let folder = TempDir::new("tshark-file");
     let frames = random_frames(10_000);
     let mut file = PCAP_HEADER.to_vec();
     let time = |number: usize| Duration::new(1_700_000_000 + number as u64, (number as u32 * 99_991) % 1_000_000_000);
@@ -834,9 +1220,9 @@ fn tshark_reads_every_field_of_ten_thousand_frames_from_a_file_to_the_nanosecond
 
 #[test]
 #[ignore = "needs tshark"]
-fn tshark_reads_every_field_of_ten_thousand_frames_live_from_the_pipe_of_the_recipe() {
+fn wireshark_recipe_shows_10_000_frames_live() {
     need(&["tshark"]);
-    let folder = Folder::new("tshark-pipe");
+    let folder = TempDir::new("tshark-pipe");
     let frames = random_frames(10_000);
     let lines: Vec<Vec<u8>> = frames.iter().map(|frame| frame.line().into_bytes()).collect();
     let gateway = Gateway::start();

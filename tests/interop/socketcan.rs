@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::programs::{Folder, Running, start, wait_until};
+use crate::programs::{Running, TempDir, start, wait_until};
 use crate::simulator::Gateway;
 
 /// The one recipe that begins so.
@@ -84,11 +84,11 @@ for m in bus:
 
 #[test]
 #[ignore = "needs root, a kernel with vcan, can-utils and python-can: .ci/vm runs it"]
-fn the_recipe_for_socketcan_shows_every_frame_to_candump_and_python_can() {
+fn socketcan_recipe_shows_every_frame() {
     let made = Command::new("sh").args(["-c", recipe("sudo modprobe vcan;").replace("sudo ", "").as_str()]).status();
     assert!(made.is_ok_and(|status| status.success()), "no vcan0");
     let _interface = Interface;
-    let folder = Folder::new("socketcan");
+    let folder = TempDir::new("socketcan");
     let mut candump = Command::new("candump");
     let candump: Running = start(candump.args(["-L", "vcan0"]));
     let mut python = Command::new("python3");

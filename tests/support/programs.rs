@@ -455,7 +455,3 @@ impl Drop for TempDir {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
-
-// The former names, until the last test has changed.
-#[allow(unused_imports)]
-pub use self::{Output as Finished, TEST_TIMEOUT as PATIENCE, TempDir as Folder};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{network_error, vendor_port};
 use crate::gateway::handshake::error_number;
-use crate::gateway::{Command, Failure, NetworkError, RetryConfig, Takeover};
+use crate::gateway::{Command, Failure, Filter, NetworkError, RetryConfig, Takeover};
 
 /// Explains a failure: with whom, at which command, what came instead, and what to try.
 pub(crate) fn failure(
@@ -91,6 +91,14 @@ fn doubt(command: Command, text: &str) -> String {
         (Some(10), _) => format!("{WRONG_STATE}; the bus was not started"),
         _ => "it is in doubt whether the filter is set; check --filter; the bus was not started".to_owned(),
     }
+}
+
+/// A warning about more filters of a kind than the smallest model holds. A larger one may hold more, so they are sent.
+pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
+    let standard = filters.iter().filter(|filter| matches!(filter, Filter::Standard { .. })).count();
+    let most = standard.max(filters.len() - standard);
+    (most > 5)
+        .then_some("more than 5 filters of a kind (--filter): CAN@net Basic has 5 entries of each and refuses the rest")
 }
 
 const TOO_MANY_FILTERS: &str = "too many filters: CAN@net Basic has 5 entries of each kind (--filter)";

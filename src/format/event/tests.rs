@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use super::*;
 use crate::format::{Encoder, Format};
 
 fn encoded(format: Format, line: &[u8]) -> Vec<u8> {
