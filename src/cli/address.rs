@@ -1,4 +1,4 @@
-//! The addresses as the user writes them, the gateway's and ours, and the resolving of names.
+//! The addresses as the user writes them, the gateway's and the local one, and the resolution of names.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 
-/// The UDP port of the gateway and, unless told otherwise, ours.
+use crate::gateway::socket::source_address;
+
+/// The UDP port, the gateway's and the local one, unless another is given.
 pub const DEFAULT_PORT: u16 = 5000;
 
-/// The gateway: `HOST`, `HOST:DEFAULT_PORT`, `[IPV6]` or `[IPV6]:DEFAULT_PORT`.
+/// The gateway: `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     text: String,
@@ -18,12 +20,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Finds the address, asking the system's resolver if the host is a name. Of a name's addresses the first that
-    /// `local` can reach is taken; with no preference there, the first IPv4 address before the first IPv6 one.
+    /// Finds the address; asks the system's resolver if the host is a name. Of several addresses the first is used that this
+    /// machine can speak to from `local`; if there is none, the first of the same family.
     ///
     /// # Errors
     ///
-    /// The resolver does not know the name, or its addresses are not of `local`'s kind.
+    /// The resolver does not know the name, or none of its addresses is of `local`'s family.
     pub fn resolve(&self, local: &LocalAddr) -> Result<SocketAddr> {
         let canonical = |address: SocketAddr| match address.ip().to_canonical() {
             IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
@@ -33,9 +35,10 @@ impl Target {
             anyhow!("cannot resolve {self}: {error}; check the name, or give the gateway's IP address with --target")
         })?;
         let mut addresses: Vec<SocketAddr> = found.map(canonical).collect();
-        addresses.sort_by_key(SocketAddr::is_ipv6);
-        let suits = |address: &SocketAddr| local.ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4());
-        addresses.into_iter().find(suits).ok_or_else(|| {
+        addresses.retain(|address| local.ip.is_none_or(|ip| ip.is_ipv4() == address.is_ipv4()));
+        // The kernel accepts an address it has a route to; nothing is sent.
+        let is_reachable = |&&gateway: &&SocketAddr| source_address(local.address(gateway).ip(), gateway).is_ok();
+        addresses.iter().find(is_reachable).or(addresses.first()).copied().ok_or_else(|| {
             let family = if local.ip.is_some_and(|ip| ip.is_ipv4()) { "IPv4" } else { "IPv6" };
             anyhow!(
                 "{self} has no {family} address, but the local address (--bind or CAN_BIND) is one; give both of one kind"
@@ -55,7 +58,7 @@ impl FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const USAGE: &str = "write HOST or HOST:DEFAULT_PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address \
+        const USAGE: &str = "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address \
                              (with --target or in CAN_TARGET)";
         let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
             let (host, after) = bracketed.split_once(']').ok_or(USAGE)?;
@@ -76,13 +79,13 @@ impl FromStr for Target {
         if host.is_empty() || !host.chars().all(|c| plain(c) || c.is_alphanumeric()) {
             return Err(USAGE);
         }
-        // The system would make 10.8.0.0 of 10.8.0.
+        // The system would read 10.8.0 as 10.8.0.0.
         if host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.parse::<Ipv4Addr>().is_err() {
             return Err("an IPv4 address is four numbers from 0 to 255 (with --target or in CAN_TARGET)");
         }
         let port = match port {
             None => DEFAULT_PORT,
-            // A sign would be taken for a part of the number.
+            // The parser of numbers accepts a sign.
             Some(digits) => Some(digits)
                 .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
                 .and_then(|digits| digits.parse().ok())
@@ -93,8 +96,8 @@ impl FromStr for Target {
     }
 }
 
-/// Where our own end is bound: `IP`, `IP:DEFAULT_PORT`, `[IPV6]` or `[IPV6]:DEFAULT_PORT`. Port 0 takes any free one. The default is
-/// the wildcard address of the target's family and port [`DEFAULT_PORT`].
+/// The local address: `IP`, `IP:PORT`, `[IPV6]` or `[IPV6]:PORT`. Port 0 is any free one. The default is the wildcard
+/// address of the gateway's family and port [`DEFAULT_PORT`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalAddr {
     ip: Option<IpAddr>,
@@ -117,11 +120,22 @@ impl LocalAddr {
     }
 }
 
+/// In the form that is parsed; empty for the default.
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ip, self.port) {
+            (Some(ip), Some(port)) => write!(f, "{}", SocketAddr::new(ip, port)),
+            (Some(ip), None) => write!(f, "{ip}"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
 impl FromStr for LocalAddr {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const USAGE: &str = "write IP or IP:DEFAULT_PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 takes any free \
+        const USAGE: &str = "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001 or 192.168.1.7; port 0 is any free \
                              one (with --bind or in CAN_BIND)";
         let (ip, port) = match text.parse::<SocketAddr>() {
             Ok(SocketAddr::V6(address)) if address.scope_id() != 0 => return Err(USAGE),
@@ -134,7 +148,7 @@ impl FromStr for LocalAddr {
                 }
             }
         };
-        // An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is one that reaches IPv4 gateways.
+        // An IPv4-mapped address (::ffff:127.0.0.1) reaches IPv4 gateways.
         Ok(LocalAddr { ip: Some(ip.to_canonical()), port })
     }
 }

@@ -1,10 +1,11 @@
-//! What the user can say to each program. What both programs understand is declared once.
+//! The options of each program. What both have is declared once.
 
+use std::env;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser};
+use clap::builder::{PossibleValue, RangedU64ValueParser};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::cli::address::{LocalAddr, Target};
 use crate::format::Format;
@@ -13,10 +14,10 @@ use crate::gateway::{RetryConfig, Setup};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams
 ///
-/// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, words go to stderr. Ctrl-C ends it;
-/// the bus runs on until can-stop halts it, unless --stop-on-exit is given.
+/// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, messages go to stderr. Ctrl-C stops
+/// it; the bus keeps running until can-stop stops it, unless --stop-on-exit is given.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "can-listen", version)]
+#[command(name = "can-listen", version, after_long_help = LISTEN_EXAMPLES)]
 pub struct ListenOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
@@ -31,22 +32,29 @@ pub struct ListenOptions {
     /// One of 500, 1000, 2000, 4000, 5000 and 8000. Without it the gateway speaks classic CAN.
     #[arg(long, value_name = "KBIT/S", hide_short_help = true, help_heading = GATEWAY)]
     pub data_bitrate: Option<DataBitRate>,
-    /// Only listen, so that nothing can disturb the bus
+    /// Listen only: no acknowledgements, no error frames
     ///
-    /// The gateway acknowledges nothing and sends no error frames.
+    /// For a live bus: the gateway cannot disturb it.
     #[arg(long, help_heading = GATEWAY)]
     pub listen_only: bool,
-    /// What passes (hex); 29-bit ids: EXT:0:0
+    /// Acceptance filter, hex; all 29-bit: EXT:0:0
     ///
-    /// The gateway's acceptance filter. A frame passes if its identifier equals ID in every bit that is set in MASK.
-    /// Repeatable. STD:000:000 is every 11-bit identifier, EXT:0:0 every 29-bit one.
-    #[arg(long = "filter", default_value = "STD:000:000", value_name = "STD|EXT:ID:MASK", help_heading = GATEWAY)]
+    /// STD:ID:MASK or EXT:ID:MASK, repeatable. A frame passes if its identifier equals ID in every bit that is set in MASK.
+    /// The default, STD:000:000, passes every 11-bit identifier; EXT:0:0 passes every 29-bit one. CAN@net Basic has 5
+    /// entries of each kind.
+    #[arg(
+        long = "filter",
+        default_value = "STD:000:000",
+        hide_default_value = true,
+        value_name = "KIND:ID:MASK",
+        help_heading = GATEWAY
+    )]
     pub filters: Vec<Filter>,
     #[command(flatten)]
     #[allow(missing_docs, reason = "as above")]
     pub retry: RetryOptions,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t, help_heading = OUTPUT)]
+    /// raw, candump, influx or pcap
+    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, long_help = FORMATS, help_heading = OUTPUT)]
     pub format: Format,
     /// Exit after printing N datagrams (raw) or frames
     #[arg(short = 'n', long, value_parser = count, allow_negative_numbers = true, value_name = "N", help_heading = OUTPUT)]
@@ -54,10 +62,9 @@ pub struct ListenOptions {
     /// Show each step of the handshake on stderr
     #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
     pub verbose: bool,
-    /// When the bus is silent for this long, ask why
+    /// Query the gateway after this much silence and explain it
     ///
-    /// The gateway is asked for the controller's state, and what that means is told. Seconds, from 0.001 to 86400, or 0
-    /// for never.
+    /// Seconds, from 0.001 to 86400, or 0 for never.
     #[arg(
         long,
         default_value = "5",
@@ -67,28 +74,62 @@ pub struct ListenOptions {
         help_heading = SESSION
     )]
     pub status_after: Duration,
-    /// Fail when nothing has arrived for this long
+    /// Exit with an error after this long without data
     ///
     /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause of your bus.
     #[arg(long, value_parser = seconds, value_name = "SECONDS", help_heading = SESSION)]
     pub idle_timeout: Option<Duration>,
-    /// At the end, halt the bus
-    ///
-    /// And fail if the gateway does not confirm it.
+    /// Send STOP on exit; fail if it is not confirmed
     #[arg(long, help_heading = SESSION)]
     pub stop_on_exit: bool,
 }
+
+const TARGET_VARIABLE: &str = "CAN_TARGET";
+const BIND_VARIABLE: &str = "CAN_BIND";
+
+const FORMATS: &str = "\
+Output format
+
+raw:     The datagram as it came; a newline is added if it does not end in one
+candump: The log format of `candump -L`, one line for each frame
+influx:  InfluxDB's line protocol, one point for each frame
+pcap:    For Wireshark and tshark, one record for each frame";
+
+const LISTEN_EXAMPLES: &str = "\
+Examples:
+  can-listen --target 10.8.0.109                  Start the bus, print what it streams
+  can-listen --listen-only --bitrate 500          Only listen, at 500 kbit/s
+  can-listen --filter STD:0:0 --filter EXT:0:0    11-bit and 29-bit identifiers
+  can-listen --format candump > bus.log           Write a log that can-utils can read
+  can-listen --format pcap | wireshark -k -i -    Watch in Wireshark
+
+Exit codes:
+  0    Ended as requested: Ctrl-C, SIGTERM, SIGHUP, --count, or the reader of stdout went away
+  1    Failed; the last message says why
+  2    Wrong usage
+  130  A second Ctrl-C, or the first before START was sent";
+
+const STOP_EXAMPLES: &str = "\
+Examples:
+  can-stop                                    Stop the bus of the default gateway, or of CAN_TARGET
+  can-stop --confirm --target 10.8.0.109      Stop the bus and wait until that is confirmed
+  can-stop --confirm --target gw2 -c 2        Stop the bus on CAN port 2 of another gateway
+
+Exit codes:
+  0    STOP was sent; with --confirm: the bus is halted
+  1    Failed; the message says why
+  2    Wrong usage";
 
 const GATEWAY: &str = "Gateway";
 const OUTPUT: &str = "Output";
 const SESSION: &str = "Session";
 
-/// Halt the CAN bus behind a UDP gateway
+/// Stop the CAN bus behind a UDP gateway
 ///
-/// Sends one command and, unless told to, waits for no answer. Works beside a running can-listen; when the local port
-/// is taken, the command goes out from a free one.
+/// Sends one command; waits for the answer only with --confirm. Works beside a running can-listen; when the local port is in
+/// use, the command is sent from a free one.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "can-stop", version)]
+#[command(name = "can-stop", version, after_long_help = STOP_EXAMPLES)]
 // Nothing is repeated without --confirm.
 #[command(mut_arg("timeout", |arg| arg.requires("confirm")), mut_arg("attempts", |arg| arg.requires("confirm")))]
 pub struct StopOptions {
@@ -100,31 +141,40 @@ pub struct StopOptions {
     pub retry: RetryOptions,
     /// Wait until the gateway confirms that the bus is halted
     ///
-    /// And fail if it does not. Without it, nobody knows whether the command arrived.
+    /// Fail if it does not. Without this option it is unknown whether the command arrived.
     #[arg(long, help_heading = SESSION)]
     pub confirm: bool,
 }
 
-/// Which gateway, from where, and how much is said about it.
+/// Which gateway, from which address, and how much is printed.
 #[derive(Args, Clone, Debug)]
 pub struct CommonOptions {
-    /// The gateway
+    /// Gateway
     ///
     /// A name, an IPv4 or a bracketed IPv6 address; port 5000 unless given.
     #[arg(
         short,
         long,
-        env = "CAN_TARGET",
+        value_parser = target,
+        env = TARGET_VARIABLE,
         hide_env_values = true,
         default_value = "10.8.0.109",
         value_name = "HOST[:PORT]",
         help_heading = GATEWAY
     )]
     pub target: Target,
-    /// The local address, 0.0.0.0:5000 unless given
+    /// Local address, else 0.0.0.0:5000
     ///
-    /// Port 0 takes any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
-    #[arg(short, long, env = "CAN_BIND", hide_env_values = true, value_name = "IP[:PORT]", help_heading = GATEWAY)]
+    /// Port 0 is any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
+    #[arg(
+        short,
+        long,
+        value_parser = local_addr,
+        env = BIND_VARIABLE,
+        hide_env_values = true,
+        value_name = "IP[:PORT]",
+        help_heading = GATEWAY
+    )]
     pub bind: Option<LocalAddr>,
     /// The gateway's CAN port
     #[arg(
@@ -136,15 +186,15 @@ pub struct CommonOptions {
         help_heading = GATEWAY
     )]
     pub channel: u8,
-    /// Say only what is wrong, and what the gateway reports
+    /// Print only warnings, errors and gateway events
     #[arg(short, long, help_heading = OUTPUT)]
     pub quiet: bool,
 }
 
-/// How patiently commands are repeated.
+/// When commands are sent again.
 #[derive(Args, Clone, Debug)]
 pub struct RetryOptions {
-    /// How long to wait for each reply of the gateway
+    /// Time to wait for each reply of the gateway
     ///
     /// Seconds, from 0.001 to 86400.
     #[arg(
@@ -156,7 +206,7 @@ pub struct RetryOptions {
         help_heading = GATEWAY
     )]
     pub timeout: Duration,
-    /// How often to send each command until it is answered
+    /// Maximum attempts per command
     ///
     /// From 1 to 100.
     #[arg(
@@ -168,22 +218,6 @@ pub struct RetryOptions {
         help_heading = GATEWAY
     )]
     pub attempts: u32,
-}
-
-impl clap::ValueEnum for Format {
-    fn value_variants<'a>() -> &'a [Format] {
-        &[Format::Raw, Format::Candump, Format::Influx, Format::Pcap]
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        let (name, help) = match self {
-            Format::Raw => ("raw", "The datagram as it came; a newline is added if it does not end in one"),
-            Format::Candump => ("candump", "The log format of `candump -L`, one line for each frame"),
-            Format::Influx => ("influx", "InfluxDB's line protocol, one point for each frame"),
-            Format::Pcap => ("pcap", "For Wireshark and tshark, one record for each frame"),
-        };
-        Some(clap::builder::PossibleValue::new(name).help(help))
-    }
 }
 
 impl ListenOptions {
@@ -210,11 +244,14 @@ impl CommonOptions {
         self.bind.unwrap_or_default()
     }
 
-    /// The `can-stop` that halts this very bus.
+    /// The command line that stops this bus, quoted for a shell.
     pub(crate) fn can_stop_command_line(&self) -> String {
-        let mut command = format!("can-stop --confirm --target {}", self.target);
+        let mut command = format!("can-stop --confirm --target {}", shell_quoted(&self.target.to_string()));
         if self.channel != 1 {
             command += &format!(" --channel {}", self.channel);
+        }
+        if self.local() != LocalAddr::default() {
+            command += &format!(" --bind {}", shell_quoted(&self.local().to_string()));
         }
         command
     }
@@ -225,6 +262,56 @@ impl RetryOptions {
     pub(crate) fn config(&self) -> RetryConfig {
         RetryConfig { timeout: self.timeout, attempts: self.attempts }
     }
+}
+
+/// The formats by their names on the command line.
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Format] {
+        &[Format::Raw, Format::Candump, Format::Influx, Format::Pcap]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Format::Raw => "raw",
+            Format::Candump => "candump",
+            Format::Influx => "influx",
+            Format::Pcap => "pcap",
+        }))
+    }
+}
+
+/// A value from the environment can have white space around it: files with variables that were edited on Windows end their
+/// lines in CR.
+fn target(text: &str) -> Result<Target, &'static str> {
+    match from_environment(TARGET_VARIABLE, text) {
+        // Not the default gateway: its bus could be stopped by mistake.
+        Some("") => Err("the variable CAN_TARGET is empty; unset it to use the default gateway, or name a gateway"),
+        Some(value) => value.parse(),
+        None => text.parse(),
+    }
+}
+
+/// An empty variable counts as unset: compose files write `${CAN_BIND:-}`.
+fn local_addr(text: &str) -> Result<LocalAddr, &'static str> {
+    match from_environment(BIND_VARIABLE, text) {
+        Some("") => Ok(LocalAddr::default()),
+        Some(value) => value.parse(),
+        None => text.parse(),
+    }
+}
+
+/// The value without the white space around it, if it is that of the environment variable.
+fn from_environment<'a>(variable: &str, text: &'a str) -> Option<&'a str> {
+    env::var(variable).is_ok_and(|value| value == text).then(|| text.trim())
+}
+
+/// The text as one word of a POSIX shell.
+fn shell_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:/@%+=-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn channel(text: &str) -> Result<u8, &'static str> {

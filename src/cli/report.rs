@@ -12,6 +12,9 @@ use crate::output::printer::Stats;
 /// How wide a line of the report is at most, in columns, the program's name included.
 const MAX_COLUMNS: usize = 140;
 
+/// Begins a further line like the first one.
+const NEXT_LINE: &str = "\ncan-listen: ";
+
 /// What is known of the bus when the session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BusState {
@@ -128,7 +131,7 @@ impl Report {
 /// Lines of at most [`MAX_COLUMNS`] columns; the command line that stops the bus stands alone on the last one.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut column = "can-listen: ".len();
+        let mut column = NEXT_LINE.len();
         for (index, part) in self.parts().iter().enumerate() {
             let separator = if index == 0 {
                 ""
@@ -136,7 +139,7 @@ impl fmt::Display for Report {
                 "; "
             } else {
                 column = 0;
-                "\n  "
+                NEXT_LINE
             };
             column += separator.len() + part.len();
             write!(f, "{separator}{part}")?;
