@@ -53,7 +53,6 @@ fn lines_fit_140_columns() {
     for part in report.parts() {
         assert!(text.contains(&part), "no {part:?} in {text}");
     }
-    assert_eq!(text.lines().count(), 5, "{text}");
 }
 
 #[test]
