@@ -33,6 +33,7 @@ const MAX_VAIN_RESTS: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Moderation {
     max_rest: Duration,
+    /// When the last wake-up began, or the last rest ended.
     last_read: Option<Instant>,
     mode: Mode,
 }
@@ -55,9 +56,12 @@ impl Moderation {
     /// Everything that arrived before `now` has been read: `datagrams` since the last call. Returns how long to rest before
     /// the next read, which must not block; `None` if the next read must block until a datagram arrives.
     pub fn on_read(&mut self, now: Instant, datagrams: usize) -> Option<Duration> {
-        let elapsed = self.last_read.replace(now).map_or(Duration::MAX, |last| now.saturating_duration_since(last));
+        let elapsed = self.last_read.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
+        if matches!(self.mode, Mode::Blocking { .. }) && elapsed < SAME_WAKEUP {
+            return None;
+        }
+        self.last_read = Some(now);
         self.mode = match self.mode {
-            Mode::Blocking { .. } if elapsed < SAME_WAKEUP => return None,
             Mode::Blocking { .. } if elapsed > MAX_REST / MIN_DATAGRAMS_PER_REST => Mode::Blocking { wakeups: 0 },
             Mode::Blocking { wakeups } if wakeups < MIN_WAKEUPS => Mode::Blocking { wakeups: wakeups + 1 },
             Mode::Blocking { .. } => Mode::Resting { in_vain: 0 },

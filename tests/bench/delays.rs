@@ -31,7 +31,9 @@ pub fn latency(programs: &[&Program], quiet_samples: usize, span: Duration) {
     }
     for load in [&SINGLE_5000, &BURST_20] {
         for program in programs {
-            let latencies = latencies(program, |send| drop(pace(load, span, send)));
+            let latencies = latencies(program, |send| {
+                pace(load, span, send);
+            });
             latency_row(load.name, program, &latencies);
         }
     }

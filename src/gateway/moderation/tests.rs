@@ -93,11 +93,12 @@ fn few_wakeups_in_a_row_are_not_moderated() {
 
 #[test]
 fn rest_aims_at_a_number_of_datagrams() {
-    let reader = Reader::read(BUFFER, &steady(10 * MICROSECOND, 100_000));
-    assert_eq!(reader.rests, [], "queued datagrams are one wake-up");
-    let reader = Reader::read(BUFFER, &steady(25 * MICROSECOND, 100_000));
-    let usual = reader.rests[reader.rests.len() / 2];
-    assert_eq!(usual, 25 * MICROSECOND * DATAGRAMS_PER_REST);
+    for period in [10 * MICROSECOND, 25 * MICROSECOND] {
+        let reader = Reader::read(BUFFER, &steady(period, 100_000));
+        let usual = reader.rests[reader.rests.len() / 2];
+        let aim = period * DATAGRAMS_PER_REST;
+        assert!(usual.abs_diff(aim) < aim / 20, "{usual:?} instead of {aim:?}");
+    }
 }
 
 #[test]
