@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context, anyhow};
 use clap::CommandFactory;
@@ -13,8 +12,7 @@ use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
 use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::ListenOptions;
 use crate::cli::session::{self, Resources};
-use crate::cli::shutdown::Shutdown;
-use crate::cli::signal::{self, Signal, Terminal};
+use crate::cli::shutdown::{Shutdown, stdout_was_closed};
 use crate::format::{Encoder, Format};
 use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
@@ -36,8 +34,9 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         _ => Verbosity::Normal,
     };
     run_and_report("can-listen", verbosity, |stderr| {
-        let ending = Arc::new(Shutdown::default());
-        let terminal = handle_signals(options, &ending, stderr).context("cannot handle signals")?;
+        let shutdown = Arc::new(Shutdown::default());
+        let can_stop = options.common.can_stop_command_line();
+        let terminal = shutdown.handle_signals(stderr, can_stop).context("cannot handle signals")?;
         if options.format == Format::Pcap && io::stdout().is_terminal() {
             let words = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
             ListenOptions::command().error(clap::error::ErrorKind::ArgumentConflict, words).exit();
@@ -45,8 +44,9 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let gateway = options.common.target.resolve(&options.common.local())?;
         let bus = Connection::open(options.common.local().address(gateway), gateway)
             .map_err(|error| anyhow!(advice::open_error(&error)))?;
-        let _ = ending.waker.set(bus.waker());
-        let spool = Spool::new().context("not enough memory for the output buffer, which takes 64 MiB; see: ulimit -v")?;
+        let _ = shutdown.waker.set(bus.waker());
+        let spool =
+            Spool::new().context("not enough memory for the output buffer, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
         let drops = Arc::new(DropCounter::new(bus.socket()));
         let granted = receive_buffer(bus.socket()).unwrap_or_default();
@@ -58,6 +58,9 @@ pub fn run(options: &ListenOptions) -> ExitCode {
             String::new()
         };
         stderr.debug(format_args!("receive buffer: {} KiB granted{of}", granted >> 10));
+        if stdout_was_closed() {
+            stderr.warn("stdout is closed, or leads to /dev/null: the data is discarded; redirect it, as in > bus.txt");
+        }
         let record = open_record(options.format, stderr)?;
         let preamble = record.preamble();
         let waker = bus.waker();
@@ -70,7 +73,7 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let resources = Resources {
             options,
             gateway,
-            shutdown: ending,
+            shutdown,
             terminal,
             printer,
             spool: Arc::clone(&spool),
@@ -94,34 +97,4 @@ fn open_record(format: Format, messages: &Messages) -> anyhow::Result<Record> {
         (_, None) => {}
     }
     Ok(record)
-}
-
-fn handle_signals(
-    options: &ListenOptions,
-    ending: &Arc<Shutdown>,
-    stderr: &Messages,
-) -> Result<Terminal, ctrlc::Error> {
-    let (ending, stderr, stop_command) = (Arc::clone(ending), stderr.clone(), options.common.can_stop_command_line());
-    signal::handle(move |signal| match (signal, ending.waker.get()) {
-        (Signal::TerminalClosed, _) => stderr.warn(
-            "the terminal has closed; going on, since SIGHUP was ignored from the start (nohup). The next signal ends \
-             it",
-        ),
-        (Signal::End, None) => stderr.exit("exited before anything was sent", 130),
-        (Signal::End, Some(waker)) if !ending.signalled.swap(true, Relaxed) => {
-            if ending.in_progress.load(Relaxed) {
-                stderr.warn("shutting down; press Ctrl-C again to quit now");
-            }
-            waker.wake();
-        }
-        (Signal::End, Some(_)) if ending.bus_is_stopped.load(Relaxed) => {
-            stderr.exit("exited; unwritten output was discarded; the bus is halted", 130);
-        }
-        (Signal::End, Some(_)) => stderr.exit(
-            format_args!(
-                "exited; unwritten output was discarded; the bus may still run, stop it with:\n{stop_command}"
-            ),
-            130,
-        ),
-    })
 }
