@@ -294,6 +294,9 @@ impl Sequencer {
                 self.step = Step::StopDue { at };
                 match (command, outcome) {
                     (Command::Start { .. }, Answered(Answer::Refused(text))) => Err(Failure::InDoubt(command, text)),
+                    (Command::Start { .. }, NoReply(instead)) if transmissions == 0 => {
+                        Err(Failure::NoReply(command, instead))
+                    }
                     (Command::Start { .. }, outcome) => completed(outcome),
                     _ => Ok(None),
                 }
