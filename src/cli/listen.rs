@@ -46,7 +46,8 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         let bus = Connection::open(options.common.local().address(gateway), gateway)
             .map_err(|error| anyhow!(advice::open_error(&error)))?;
         let _ = ending.waker.set(bus.waker());
-        let spool = Spool::new().context("not enough memory for the output buffer, which takes 64 MiB; see: ulimit -v")?;
+        let spool =
+            Spool::new().context("not enough memory for the output buffer, which takes 64 MiB; see: ulimit -v")?;
         let spool = Arc::new(spool);
         let drops = Arc::new(DropCounter::new(bus.socket()));
         let granted = receive_buffer(bus.socket()).unwrap_or_default();
