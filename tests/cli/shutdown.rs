@@ -541,7 +541,7 @@ fn report_counts_the_pcap_frame_a_reader_did_not_read() {
     drop(unread);
     gateway.send(frame(0));
     let ended = listener.wait();
-    assert!(ended.stderr.contains("; up to 1 datagram not read by the reader"), "{ended:?}");
+    assert!(ended.stderr.contains("up to 1 datagram not read by the reader"), "{ended:?}");
 }
 
 #[test]
