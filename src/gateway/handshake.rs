@@ -244,8 +244,10 @@ impl Sequencer {
 
     /// The command of [`Action::Send`] has left this machine, or failed to; `now` is a time after that.
     pub fn on_sent(&mut self, now: Instant, left: bool) {
-        if left && matches!(self.step, Step::Start) {
-            self.takeover = Takeover::None;
+        match self.step {
+            Step::TakeOver if left => self.takeover = Takeover::StopSent,
+            Step::Start if left => self.takeover = Takeover::None,
+            _ => {}
         }
         self.line.on_sent(now, left);
     }
@@ -292,6 +294,9 @@ impl Sequencer {
                 self.step = Step::StopDue { at };
                 match (command, outcome) {
                     (Command::Start { .. }, Answered(Answer::Refused(text))) => Err(Failure::InDoubt(command, text)),
+                    (Command::Start { .. }, NoReply(instead)) if transmissions == 0 => {
+                        Err(Failure::NoReply(command, instead))
+                    }
                     (Command::Start { .. }, outcome) => completed(outcome),
                     _ => Ok(None),
                 }
@@ -330,7 +335,6 @@ impl Sequencer {
     fn refused(&mut self, step: Step, command: Command, text: String) -> Result<Option<Action>, Failure> {
         match step {
             Step::Init if !matches!(error_number(&text), Some(1 | 12)) => {
-                self.takeover = Takeover::StopSent;
                 self.step = Step::TakeOver;
                 Ok(Some(Action::InitRefused(text)))
             }

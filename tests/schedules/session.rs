@@ -1,0 +1,311 @@
+//! One session: a sequencer, the loop around it as the driver has it, and a caller that follows a plan.
+
+use std::time::{Duration, Instant};
+
+use can_udp::gateway::handshake::{Action, Sequencer};
+use can_udp::gateway::reply::Line;
+use can_udp::gateway::{Answer, Command, Failure, Outcome, RetryConfig, Setup};
+
+use crate::case::{Case, Plan};
+use crate::choices::Choices;
+use crate::network::{FAULTS, Fate, IN_TIME, PAUSES, TIMEOUT};
+use crate::promises::Promises;
+use crate::world::{Reply, World};
+
+/// No session takes more steps.
+const MAX_STEPS: u32 = 2_000;
+
+/// What is known of the stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stream {
+    /// `START` has not ended.
+    Pending,
+    /// `START` was not answered.
+    InDoubt,
+    /// The bus was reported running, or nothing more is tried.
+    Known,
+}
+
+/// The state of the loop and of the caller.
+pub struct Session<'a> {
+    pub case: &'a Case,
+    pub choices: &'a mut Choices,
+    pub world: World,
+    pub sequencer: Sequencer,
+    pub promises: Promises,
+    epoch: Instant,
+    read_up_to: u32,
+    stream: Stream,
+    queries: u32,
+    /// The caller has done the one thing that it does at any time.
+    has_interrupted: bool,
+    ended: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Runs one schedule. Returns the first promise that was broken.
+    pub fn run(case: &'a Case, choices: &'a mut Choices, epoch: Instant, trace: bool) -> Promises {
+        let mut session = Session {
+            case,
+            choices,
+            world: case.world(),
+            sequencer: Sequencer::new(epoch),
+            promises: Promises::new(trace),
+            epoch,
+            read_up_to: 0,
+            stream: Stream::Pending,
+            queries: 0,
+            has_interrupted: false,
+            ended: false,
+        };
+        session.begin();
+        for _ in 0..MAX_STEPS {
+            session.step();
+            session.check_takeover();
+            if session.ended || session.promises.broken.is_some() {
+                session.check_end();
+                return session.promises;
+            }
+        }
+        session.promises.expect(false, "a session ends");
+        session.promises
+    }
+
+    pub fn retry(&self) -> RetryConfig {
+        RetryConfig { timeout: Duration::from_millis(TIMEOUT.into()), attempts: self.case.attempts }
+    }
+
+    fn at(&self, time: u32) -> Instant {
+        self.epoch + Duration::from_millis(time.into())
+    }
+
+    fn now(&self) -> Instant {
+        self.at(self.world.now)
+    }
+
+    fn begin(&mut self) {
+        if self.case.plan == Plan::StopOnly {
+            self.sequencer.set_retry(self.retry());
+            return self.begin_stop();
+        }
+        self.begin_start();
+        if let Some(text) = self.case.stale {
+            let quiet = u32::try_from(self.retry().initial_quiet().as_millis()).unwrap();
+            self.world.add_stale_reply([quiet - 1, 0, quiet][self.choices.act(3)], text);
+        }
+    }
+
+    fn begin_start(&mut self) {
+        self.promises.on_begin_start();
+        let setup = Setup { channel: self.case.channel(), retry: self.retry(), ..self.case.setup() };
+        self.sequencer.begin_start(self.now(), setup);
+    }
+
+    fn begin_stop(&mut self) {
+        self.promises.log(|| format!("{}: begin_stop", self.world.now));
+        self.promises.on_begin_stop(self.world.now);
+        let failure = self.sequencer.begin_stop(self.now(), self.case.channel());
+        self.promises.on_returned(failure);
+    }
+
+    fn step(&mut self) {
+        match self.sequencer.poll(self.at(self.read_up_to)) {
+            Ok(Action::Wait(until)) => self.wait(until),
+            Ok(Action::Send { command, attempt }) => {
+                let overtakes = self.sequencer.in_flight().is_none();
+                self.check_send(command, attempt, overtakes);
+                self.send(command);
+            }
+            Ok(Action::InitRefused(text)) => self.check_init_refused(&text),
+            Ok(Action::Completed { command, outcome }) => self.on_completed(command, &outcome),
+            Err(failure) => self.on_failure(&failure),
+        }
+    }
+
+    fn send(&mut self, command: Command) {
+        let fault = self.choices.fault(FAULTS.len() + 1);
+        let fate = match fault {
+            0 => Fate::Network(IN_TIME),
+            _ => FAULTS[fault - 1],
+        };
+        let counts = fault > 0 && fate.is_fault();
+        self.promises.faults += u32::from(counts);
+        self.promises.pauses += u32::from(!fate.is_fault());
+        self.promises.log(|| format!("{}: {command}: {fate:?}", self.world.now));
+        if let Fate::PauseBefore(pause) = fate {
+            self.world.run_through(self.world.now + pause);
+        }
+        let left = !matches!(fate, Fate::SendError);
+        if left {
+            let copies = if let Fate::Network(copies) = fate { copies } else { IN_TIME };
+            self.world.transmit(self.promises.number, command, copies);
+            self.check_left(command);
+        }
+        if let Fate::PauseAfter(pause) = fate {
+            self.world.run_through(self.world.now + pause);
+        }
+        self.sequencer.on_sent(self.now(), left);
+    }
+
+    /// Reads as the driver does: what is there at once; if nothing is and the deadline has passed, that is the time up to
+    /// which everything has been read.
+    fn wait(&mut self, until: Option<Instant>) {
+        if !self.world.inbox.is_empty() {
+            return self.read_next();
+        }
+        let Some(until) = until else { return self.on_idle() };
+        let until = u32::try_from((until - self.epoch).as_millis()).unwrap();
+        if until <= self.world.now {
+            self.read_up_to = self.world.now;
+            return;
+        }
+        if self.neighbour_acts() || self.interrupts(until) {
+            return;
+        }
+        self.world.run_until(until);
+        match self.choices.fault(PAUSES.len() + 1) {
+            0 => {}
+            pause => {
+                self.promises.pauses += 1;
+                self.promises.log(|| format!("{}: pause of {}", self.world.now, PAUSES[pause - 1]));
+                self.world.run_through(self.world.now + PAUSES[pause - 1]);
+            }
+        }
+        if self.may_interrupt() && self.choices.act(2) == 1 {
+            self.interrupt();
+        }
+    }
+
+    fn read_next(&mut self) {
+        let reply = self.world.inbox.remove(0);
+        self.read(&reply);
+    }
+
+    fn read(&mut self, reply: &Reply) {
+        let line = Line::classify(reply.text.as_bytes());
+        let taken = self.sequencer.on_line(self.now(), line);
+        self.promises.log(|| format!("{}: {} (taken: {taken})", self.world.now, reply.text));
+        if taken {
+            self.promises.on_answer(reply, line);
+        }
+    }
+
+    /// Its answer reaches this program only while nothing of ours is in flight, or nothing of that has left.
+    fn neighbour_acts(&mut self) -> bool {
+        let Some(action) = self.case.neighbour else { return false };
+        if self.promises.neighbour_acted || self.choices.act(2) == 0 {
+            return false;
+        }
+        self.promises.neighbour_acted = true;
+        self.promises.log(|| format!("{}: the neighbour sends {action}", self.world.now));
+        let reply = self.world.neighbour(action);
+        if self.sequencer.in_flight().is_none() || !self.promises.has_left {
+            self.read(&reply);
+        }
+        true
+    }
+
+    fn may_interrupt(&self) -> bool {
+        !self.has_interrupted
+            && !self.promises.stop_begun()
+            && match self.case.plan {
+                Plan::Stop | Plan::Cancel | Plan::Restart => true,
+                Plan::Status => matches!(self.sequencer.in_flight(), Some(Command::Status { .. })),
+                Plan::Listen | Plan::StopOnly => false,
+            }
+    }
+
+    /// The caller acts at once, or while this wait lasts.
+    fn interrupts(&mut self, until: u32) -> bool {
+        const AFTER: [u32; 3] = [0, 10, TIMEOUT / 2];
+        if !self.may_interrupt() {
+            return false;
+        }
+        let length = until - self.world.now;
+        let options = AFTER.iter().filter(|&&after| after < length).count();
+        match self.choices.act(options + 1) {
+            0 => false,
+            chosen => {
+                self.world.run_until(self.world.now + AFTER[chosen - 1]);
+                self.interrupt();
+                true
+            }
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.has_interrupted = true;
+        self.promises.log(|| format!("{}: {:?} now", self.world.now, self.case.plan));
+        match self.case.plan {
+            Plan::Status => self.sequencer.cancel_status(),
+            Plan::Cancel | Plan::Restart => {
+                // What had arrived is read first.
+                while !self.world.inbox.is_empty() {
+                    self.read_next();
+                }
+                let failure = self.sequencer.cancel();
+                self.promises.on_returned(failure);
+                self.promises.expect(!self.promises.start_is_refused, "every refused START is reported");
+                if self.case.plan == Plan::Cancel {
+                    self.ended = true;
+                } else {
+                    (self.stream, self.queries) = (Stream::Pending, 0);
+                    self.begin_start();
+                }
+            }
+            _ => self.begin_stop(),
+        }
+    }
+
+    /// The caller's turn, while nothing is in flight.
+    fn on_idle(&mut self) {
+        if self.neighbour_acts() {
+            return;
+        }
+        match self.case.plan {
+            _ if self.stream == Stream::InDoubt && self.queries < 2 => {
+                self.queries += 1;
+                self.sequencer.request_status();
+            }
+            Plan::Status if self.queries < 2 => {
+                self.queries += 1;
+                self.sequencer.request_status();
+            }
+            Plan::Stop | Plan::Status => self.begin_stop(),
+            Plan::Cancel | Plan::Restart if self.may_interrupt() => self.interrupt(),
+            _ => self.ended = true,
+        }
+    }
+
+    fn on_completed(&mut self, command: Command, outcome: &Outcome) {
+        self.promises.log(|| format!("{}: {command} completed: {outcome:?}", self.world.now));
+        self.check_completed(command, outcome);
+        match (command, outcome) {
+            (Command::Stop { .. }, _) => self.ended = true,
+            (Command::Start { .. }, Outcome::NoReply(_)) => self.stream = Stream::InDoubt,
+            (Command::Start { .. }, _) => self.stream = Stream::Known,
+            (Command::Status { .. }, Outcome::Answered(Answer::Status(status))) if self.stream == Stream::InDoubt => {
+                self.stream = Stream::Known;
+                if status.stopped && !self.promises.stop_begun() {
+                    self.promises.starts_allowed += 1;
+                    self.promises.log(|| "start_again".to_owned());
+                    self.sequencer.start_again();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_failure(&mut self, failure: &Failure) {
+        self.promises.log(|| format!("{}: failed: {failure:?}", self.world.now));
+        self.check_failure(failure);
+        let is_start = matches!(failure.command(), Command::Start { .. });
+        let stop_goes_on = self.promises.stop_begun() && is_start;
+        // A caller that wants the bus stopped stops it after a failed START, too.
+        if self.case.plan == Plan::Stop && self.promises.starts_left > 0 && !self.promises.stop_begun() {
+            self.begin_stop();
+        } else if !stop_goes_on {
+            self.ended = true;
+        }
+    }
+}
