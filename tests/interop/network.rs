@@ -18,8 +18,10 @@ fn router_that_refuses_is_called_a_firewall() {
     for (host, family) in [(&listeners, "2001:db8:8::1/64"), (&router, "2001:db8:8::2/64")] {
         ip(&["-n", &host.0, "address", "add", family, "dev", "veth0", "nodad"]);
     }
-    let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-    assert!(run(within(&router.0, "sh").args(["-c", forward])).status.success());
+    // Linux routers refuse once a second; here, every attempt is refused.
+    let settings = "cd /proc/sys/net && echo 1 > ipv4/ip_forward && echo 1 > ipv6/conf/all/forwarding && \
+                    echo 0 > ipv4/icmp_ratelimit && echo 0 > ipv6/icmp/ratelimit";
+    assert!(run(within(&router.0, "sh").args(["-c", settings])).status.success());
     for (network, via) in [("10.9.0.0/24", "10.8.0.2"), ("2001:db8:9::/64", "2001:db8:8::2")] {
         ip(&["-n", &listeners.0, "route", "add", network, "via", via]);
         ip(&["-n", &router.0, "route", "add", "prohibit", network]);
@@ -51,14 +53,14 @@ fn first_address_of_a_name_that_has_a_route_is_used() {
             let finished = run(&mut command);
             assert_eq!(finished.code(), Some(0), "{finished:?}");
         };
-        let ipv4 = Gateway::builder().bind("10.8.0.109:5000").start();
+        let ipv4 = Gateway::builder().bind("10.8.0.109:5000").running(true).start();
         stop();
         assert!(!ipv4.commands().is_empty());
 
         let status = Command::new("ip").args(["address", "add", "2001:db8::109/64", "dev", "veth0", "nodad"]).status();
         assert!(status.expect("iproute2 is installed").success());
         ip(&["-n", listeners, "address", "add", "2001:db8::1/64", "dev", "veth0", "nodad"]);
-        let ipv6 = Gateway::builder().bind("[2001:db8::109]:5000").start();
+        let ipv6 = Gateway::builder().bind("[2001:db8::109]:5000").running(true).start();
         let before = ipv4.commands().len();
         stop();
         assert!(!ipv6.commands().is_empty());
