@@ -85,7 +85,8 @@ fn can_stop_line_of_the_report_works_as_it_stands() {
     let addresses = if has_ipv6() { vec!["127.0.0.1", "[::1]"] } else { vec!["127.0.0.1"] };
     for address in addresses {
         let gateway = Gateway::builder().bind(format!("{address}:0")).start();
-        let bind = format!("{address}:{}", free_port());
+        let port = free_port();
+        let bind = format!("{address}:{port}");
         let arguments = ["--target", &gateway.target(), "--bind", &bind, "--channel", "2"];
         let listener = start(&mut can_listen_plain(arguments));
         listener.wait_for_stderr("START sent");
@@ -93,10 +94,14 @@ fn can_stop_line_of_the_report_works_as_it_stands() {
         let finished = listener.wait();
         let line = finished.stderr.lines().last().expect("a report");
         assert!(line.starts_with("can-stop "), "{finished:?}");
-        // A shell would replace an unquoted [::1] by the name of either file.
+        // A shell would replace an unquoted [::1]:PORT by the name of such a file.
         let folder = TempDir::new("can-stop-line");
-        folder.write("1", "");
-        folder.write(":", "");
+        for name in ["1", ":"] {
+            folder.write(name, "");
+            for port in [gateway.address().port(), port] {
+                folder.write(&format!("{name}:{port}"), "");
+            }
+        }
         let program = can_stop(NO_ARGUMENTS).get_args().last().map(std::ffi::OsStr::to_owned).expect("a program");
         let mut shell = Command::new("sh");
         let script = format!("can-stop() {{ \"$program\" \"$@\"; }}; {line}").replace("can-stop", "can_stop");
