@@ -12,6 +12,5 @@ pub mod options;
 pub(crate) mod report;
 pub(crate) mod session;
 pub(crate) mod shutdown;
-pub(crate) mod signal;
 pub(crate) mod silence;
 pub mod stop;

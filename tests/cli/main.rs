@@ -12,6 +12,8 @@
 //! | `shutdown`, `unattended` | everything received is written, however a session ends; the bus is halted if asked |
 //! | `stop`, `confirm` | `can-stop` halts the bus, and confirms it on request |
 //! | `options`, `errors`, `default_port` | option values, failures and their remedies, the default port |
+//! | `messages` | messages on stderr are bounded and complete |
+//! | `addresses` | addresses are taken as they are meant; a wrong one names its option |
 //! | `readme` | the README stays true |
 //! | `simulated_gateway` | the gateway of these tests answers as the vendor's does |
 //!
@@ -23,6 +25,7 @@ mod programs;
 #[path = "../support/simulator/mod.rs"]
 mod simulator;
 
+mod addresses;
 mod confirm;
 mod default_port;
 mod errors;
@@ -31,6 +34,7 @@ mod formats;
 mod gateway_refusals;
 mod handshake_wire;
 mod lossy_network;
+mod messages;
 mod options;
 mod random_faults;
 mod readme;

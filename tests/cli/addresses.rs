@@ -1,0 +1,122 @@
+//! Promise: addresses are read as they are meant, also from an environment file; a wrong one names its option; the `can-stop`
+//! line of the report stops this bus.
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::programs::{Output, TempDir, can_listen_plain, can_stop, free_port, run, start};
+use crate::simulator::Gateway;
+
+const NO_ARGUMENTS: [&str; 0] = [];
+
+fn both() -> [(Command, &'static str); 2] {
+    [(can_listen_plain(["-n", "1"]), "can-listen"), (can_stop(NO_ARGUMENTS), "can-stop")]
+}
+
+fn has_ipv6() -> bool {
+    let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+    if !has_ipv6 {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+    }
+    has_ipv6
+}
+
+#[track_caller]
+fn failed(finished: &Output, code: i32, parts: &[&str]) {
+    assert_eq!(finished.code(), Some(code), "{finished:?}");
+    for part in parts {
+        assert!(finished.stderr.contains(part), "no {part:?} in {finished:?}");
+    }
+}
+
+#[test]
+fn white_space_around_environment_values_is_ignored() {
+    for (mut command, program) in both() {
+        let gateway = Gateway::start();
+        let target = format!(" {}\r", gateway.target());
+        let bind = format!("127.0.0.1:{}\r\n", free_port());
+        let finished = run(command.env("CAN_TARGET", target).env("CAN_BIND", &bind));
+        assert_eq!(finished.code(), Some(0), "{program}: {finished:?}");
+        assert_eq!(gateway.received()[0].from.to_string(), bind.trim());
+    }
+}
+
+#[test]
+fn white_space_in_option_values_is_refused() {
+    for (mut command, _) in both() {
+        failed(&run(command.args(["--target", "127.0.0.1:9 "])), 2, &["--target"]);
+    }
+}
+
+#[test]
+fn empty_can_target_is_an_error_that_names_the_variable() {
+    for empty in ["", " ", "\r"] {
+        for (mut command, _) in both() {
+            failed(&run(command.env("CAN_TARGET", empty)), 2, &["the variable CAN_TARGET is empty"]);
+        }
+    }
+}
+
+#[test]
+fn wrong_local_address_names_bind() {
+    for (mut command, _) in both() {
+        let finished = run(command.args(["--target", "127.0.0.1:9", "--bind", "203.0.113.1:0"]));
+        failed(&finished, 1, &["cannot bind 203.0.113.1:0", "no such address", "--bind"]);
+    }
+    // An address of this machine that cannot speak to the gateway.
+    let finished = run(can_listen_plain(["--target", "192.0.2.1:9", "--bind", "127.0.0.1:0"]).arg("--quiet"));
+    failed(&finished, 1, &["192.0.2.1:9", "--bind"]);
+}
+
+#[test]
+fn link_local_address_without_zone_is_named() {
+    if has_ipv6() {
+        let finished = run(&mut can_listen_plain(["--target", "[fe80::1]:9", "--bind", "[::]:0"]));
+        failed(&finished, 1, &["zone", "--target"]);
+        let finished = run(&mut can_listen_plain(["--target", "[::1]:9", "--bind", "[fe80::1]:0"]));
+        failed(&finished, 1, &["zone", "--bind"]);
+    }
+}
+
+#[test]
+fn can_stop_line_of_the_report_works_as_it_stands() {
+    let addresses = if has_ipv6() { vec!["127.0.0.1", "[::1]"] } else { vec!["127.0.0.1"] };
+    for address in addresses {
+        let gateway = Gateway::builder().bind(format!("{address}:0")).start();
+        let bind = format!("{address}:{}", free_port());
+        let arguments = ["--target", &gateway.target(), "--bind", &bind, "--channel", "2"];
+        let listener = start(&mut can_listen_plain(arguments));
+        listener.wait_for_stderr("START sent");
+        listener.signal(Signal::SIGINT);
+        let finished = listener.wait();
+        let line = finished.stderr.lines().last().expect("a report");
+        assert!(line.starts_with("can-stop "), "{finished:?}");
+        // A shell would replace an unquoted [::1] by the name of either file.
+        let folder = TempDir::new("can-stop-line");
+        folder.write("1", "");
+        folder.write(":", "");
+        let program = can_stop(NO_ARGUMENTS).get_args().last().map(std::ffi::OsStr::to_owned).expect("a program");
+        let mut shell = Command::new("sh");
+        let script = format!("can-stop() {{ \"$program\" \"$@\"; }}; {line}").replace("can-stop", "can_stop");
+        let stopped = run(shell.args(["-c", &script]).env("program", program).current_dir(&folder.0));
+        assert_eq!(stopped.code(), Some(0), "{line}: {stopped:?}");
+        assert_eq!(gateway.wait_for_command("CAN 2 STOP\n").from.to_string(), bind);
+    }
+}
+
+#[test]
+fn help_has_examples_and_exit_codes() {
+    for program in [can_listen_plain(["--help"]), can_stop(["--help"])] {
+        let mut program = program;
+        let text = run(&mut program).text();
+        assert!(text.contains("\nExamples:\n") && text.contains("\nExit codes:\n"), "{text}");
+    }
+    for program in [can_listen_plain(["-h"]), can_stop(["-h"])] {
+        let mut program = program;
+        let text = run(&mut program).text();
+        assert!(text.lines().count() <= 30 && text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains("'--help'"), "{text}");
+    }
+}
