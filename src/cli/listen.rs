@@ -49,10 +49,10 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<()> {
         messages.warn("stdout is closed, or leads to /dev/null: the data is discarded; redirect it, as in > bus.txt");
     }
     let gateway = options.common.target.resolve(&options.common.local())?;
-    messages
-        .info(format_args!("connecting to {gateway} (channel {}, {} kbit/s)", options.common.channel, options.bitrate));
     let bus = Connection::open(options.common.local().address(gateway), gateway)
         .map_err(|error| anyhow!(advice::open_error(&error)))?;
+    messages
+        .info(format_args!("connecting to {gateway} (channel {}, {} kbit/s)", options.common.channel, options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
     let granted = receive_buffer(bus.socket()).unwrap_or_default();
     debug_socket(&bus, granted, messages);

@@ -125,3 +125,14 @@ fn can_stop_uses_a_free_port_when_5000_is_in_use() {
     let received = gateway.wait_for(TEST_TIMEOUT, |received| received.len() == 5);
     assert!(received.iter().all(|stop| stop.from.port() != 5000), "{received:?}");
 }
+
+#[test]
+fn empty_can_bind_counts_as_unset() {
+    let _turn = port_5000();
+    for empty in ["", "\r"] {
+        let gateway = Gateway::start();
+        let finished = run(can_stop(["--target", &gateway.target()]).env("CAN_BIND", empty));
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert_eq!(gateway.wait_for_command("CAN 1 STOP\n").from.port(), 5000);
+    }
+}

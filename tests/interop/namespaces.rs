@@ -13,10 +13,10 @@ use nix::sys::signal::Signal;
 const LISTENERS: &str = "CAN_UDP_TEST_LISTENERS_NAMESPACE";
 
 /// A network namespace that is deleted when this is dropped.
-struct Namespace(String);
+pub struct Namespace(pub String);
 
 impl Namespace {
-    fn new() -> Namespace {
+    pub fn new() -> Namespace {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let namespace = Namespace(format!("can-udp-test-{}-{}", process::id(), MADE.fetch_add(1, Relaxed)));
         ip(&["netns", "add", &namespace.0]);
@@ -25,7 +25,7 @@ impl Namespace {
     }
 
     /// Gives it an address on a link that leads to another one.
-    fn set_up_link(&self, address: &str) {
+    pub fn set_up_link(&self, address: &str) {
         ip(&["-n", &self.0, "address", "add", address, "dev", "veth0"]);
         ip(&["-n", &self.0, "link", "set", "veth0", "up"]);
     }
@@ -38,26 +38,26 @@ impl Drop for Namespace {
 }
 
 #[track_caller]
-fn ip(arguments: &[&str]) {
+pub fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().expect("iproute2 is installed");
     assert!(status.success(), "ip {}: {status}; this needs root", arguments.join(" "));
 }
 
 /// A program in a namespace. It has the process ID of the command: `ip netns exec` executes it in its place.
-fn within(namespace: &str, program: &str) -> Command {
+pub fn within(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
     command
 }
 
-const CAN_LISTEN: &str = env!("CARGO_BIN_EXE_can-listen");
-const CAN_STOP: &str = env!("CARGO_BIN_EXE_can-stop");
+pub const CAN_LISTEN: &str = env!("CARGO_BIN_EXE_can-listen");
+pub const CAN_STOP: &str = env!("CARGO_BIN_EXE_can-stop");
 
 /// Runs `test`, the body of the test of that name (with its module), in the gateway's namespace, at 10.8.0.109, with the name of the
 /// listeners' namespace, at 10.8.0.1, as its argument. A link connects the two. The test's own program is executed again
 /// in the namespace, since a process is in one only.
 #[track_caller]
-fn in_the_gateways_namespace(name: &str, test: fn(&str)) {
+pub fn in_the_gateways_namespace(name: &str, test: fn(&str)) {
     if let Ok(listeners) = env::var(LISTENERS) {
         return test(&listeners);
     }

@@ -50,7 +50,7 @@ fn no_reply(gateway: SocketAddr, something_came: bool, network: Option<&NetworkE
         Some(error) => network_error(gateway, error),
         None if something_came => "is another program using this gateway?".to_owned(),
         None => format!(
-            "is the gateway on, and reachable (ping {})? Only answers from exactly that address and port count{}",
+            "is the gateway on, and reachable (ping {})? Only answers from exactly that address and port count.{}",
             gateway.ip(),
             vendor_port(gateway)
         ),
