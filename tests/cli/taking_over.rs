@@ -38,8 +38,8 @@ fn running_controller_is_stopped_and_initialised_again() {
     assert_eq!(gateway.commands(), [INIT, STOP, INIT, CLEAR, ADD, START]);
     assert_eq!(finished.text(), "R ok\nM 1 CSD 7FF EE\n");
     let messages: Vec<&str> = finished.stderr.lines().collect();
-    assert!(messages[0].contains(TAKEN_OVER), "{finished:?}");
-    assert!(messages[1].contains("START sent"), "{finished:?}");
+    assert!(messages[1].contains(TAKEN_OVER), "{finished:?}");
+    assert!(messages[2].contains("START sent"), "{finished:?}");
     assert_eq!(messages_of_stream(&finished.stderr), [""; 0]);
 }
 
@@ -60,7 +60,7 @@ fn second_refusal_of_init_is_final() {
     let finished = run(&mut can_listen(["--target", &gateway.target()]));
     assert_eq!((finished.code(), finished.text().as_str()), (Some(1), ""), "{finished:?}");
     assert_eq!(gateway.commands(), [INIT, STOP, INIT]);
-    let [taken_over, error] = finished.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{finished:?}") };
+    let [_, taken_over, error] = finished.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{finished:?}") };
     assert!(taken_over.contains(TAKEN_OVER), "{finished:?}");
     for part in ["refused CAN 1 INIT STD 250: R ERR 10 invalid CAN state", &gateway.target()] {
         assert!(error.contains(part), "no {part:?}: {finished:?}");

@@ -287,10 +287,11 @@ pub fn closed_port() -> UdpSocket {
     socket
 }
 
-/// The only line on stderr, without the program's name that must precede it.
+/// The only line on stderr after the one that says where `can-listen` connects to, without the program's name.
 #[track_caller]
 pub fn only_line(finished: &Output, program: &str) -> String {
-    let line = finished.stderr.strip_prefix(&format!("{program}: ")).and_then(|line| line.strip_suffix('\n'));
+    let stderr = finished.stderr.split_once(" kbit/s)\n").map_or(finished.stderr.as_str(), |(_, rest)| rest);
+    let line = stderr.strip_prefix(&format!("{program}: ")).and_then(|line| line.strip_suffix('\n'));
     let line = line.filter(|line| !line.contains('\n') && !line.is_empty());
     line.unwrap_or_else(|| panic!("not one line of {program}'s on stderr: {:?}", finished.stderr)).to_owned()
 }
