@@ -33,6 +33,8 @@ pub struct Promises {
     stop_begun_in_session: bool,
     takeover_stop_left: bool,
     answered: Option<u32>,
+    /// The numbers of the commands to which an `R ok` was read, taken for an answer or not.
+    oks: Vec<u32>,
     start: Sending,
     stop: Sending,
     init: Sending,
@@ -77,6 +79,13 @@ impl Promises {
         self.expect(self.stop_begun_at.is_none(), "the model stops once");
         self.stop_begun_at = Some(now);
         self.stop_begun_in_session = self.number > 0 || self.starts_allowed == 0;
+    }
+
+    /// A line was read.
+    pub fn on_reply(&mut self, reply: &Reply) {
+        if reply.number > 0 && reply.text == "R ok" {
+            self.oks.push(reply.number);
+        }
     }
 
     /// The sequencer took this line for an answer.
@@ -259,7 +268,14 @@ impl Session<'_> {
             && (is_start && (!self.case.knows_status || promises.stop_begun())
                 || is_stop && (!self.case.knows_status || self.world.is_uninitialised()));
         let excused = cannot_be_checked || self.case.init_error.is_some() || promises.neighbour_acted;
+        let failed = match failure.command() {
+            Command::Start { .. } => promises.start.number,
+            Command::Stop { .. } => promises.stop.number,
+            _ => number,
+        };
+        let was_ok = promises.oks.contains(&failed);
         self.promises.expect(is_true, promise);
+        self.promises.expect(!was_ok, "an R ok stands");
         self.promises.expect(faults >= self.case.attempts || excused, "fewer faults than attempts never end a session");
         if is_start {
             self.promises.start_is_refused = false;

@@ -185,6 +185,7 @@ impl<'a> Session<'a> {
         let line = Line::classify(reply.text.as_bytes());
         let taken = self.sequencer.on_line(self.now(), line);
         self.promises.log(|| format!("{}: {} (taken: {taken})", self.world.now, reply.text));
+        self.promises.on_reply(reply);
         if taken {
             self.promises.on_answer(reply, line);
         }
