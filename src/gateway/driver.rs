@@ -251,7 +251,12 @@ impl<T: Transport> Driver<T> {
         let sent = self.transport.send(&command.datagram());
         self.now = self.transport.now();
         let left = sent.is_ok();
-        self.network_error = sent.err().map(NetworkError::Send);
+        self.network_error = match (sent, self.network_error.take()) {
+            (Err(error), _) => Some(NetworkError::Send(error)),
+            // Routers limit how often they say that they refuse. A closed port may have opened since.
+            (Ok(()), Some(error @ NetworkError::Receive(_))) if attempt > 1 && !error.port_is_closed() => Some(error),
+            (Ok(()), _) => None,
+        };
         self.sequencer.on_sent(self.now, left);
         if left && matches!(command, Command::Start { .. }) {
             self.stage = Stage::Streaming;
