@@ -13,12 +13,14 @@
 //! CAN_RANDOM=1000000 cargo test --release --test schedules random -- --nocapture
 //! ```
 
+mod caller;
 mod case;
 mod choices;
 #[path = "../support/simulator/device.rs"]
 mod device;
 mod network;
 mod promises;
+mod reports;
 mod session;
 mod world;
 

@@ -35,11 +35,11 @@ pub struct Session<'a> {
     pub promises: Promises,
     epoch: Instant,
     read_up_to: u32,
-    stream: Stream,
-    queries: u32,
+    pub stream: Stream,
+    pub queries: u32,
     /// The caller has done the one thing that it does at any time.
-    has_interrupted: bool,
-    ended: bool,
+    pub has_interrupted: bool,
+    pub ended: bool,
 }
 
 impl<'a> Session<'a> {
@@ -95,13 +95,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn begin_start(&mut self) {
+    pub fn begin_start(&mut self) {
         self.promises.on_begin_start();
         let setup = Setup { channel: self.case.channel(), retry: self.retry(), ..self.case.setup() };
         self.sequencer.begin_start(self.now(), setup);
     }
 
-    fn begin_stop(&mut self) {
+    pub fn begin_stop(&mut self) {
         self.promises.log(|| format!("{}: begin_stop", self.world.now));
         self.promises.on_begin_stop(self.world.now);
         let failure = self.sequencer.begin_stop(self.now(), self.case.channel());
@@ -176,105 +176,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn read_next(&mut self) {
+    pub fn read_next(&mut self) {
         let reply = self.world.inbox.remove(0);
         self.read(&reply);
     }
 
-    fn read(&mut self, reply: &Reply) {
+    pub fn read(&mut self, reply: &Reply) {
         let line = Line::classify(reply.text.as_bytes());
         let taken = self.sequencer.on_line(self.now(), line);
         self.promises.log(|| format!("{}: {} (taken: {taken})", self.world.now, reply.text));
         self.promises.on_reply(reply);
         if taken {
             self.promises.on_answer(reply, line);
-        }
-    }
-
-    /// Its answer reaches this program only while nothing of ours is in flight, or nothing of that has left.
-    fn neighbour_acts(&mut self) -> bool {
-        let Some(action) = self.case.neighbour else { return false };
-        if self.promises.neighbour_acted || self.choices.act(2) == 0 {
-            return false;
-        }
-        self.promises.neighbour_acted = true;
-        self.promises.log(|| format!("{}: the neighbour sends {action}", self.world.now));
-        let reply = self.world.neighbour(action);
-        if self.sequencer.in_flight().is_none() || !self.promises.has_left {
-            self.read(&reply);
-        }
-        true
-    }
-
-    fn may_interrupt(&self) -> bool {
-        !self.has_interrupted
-            && !self.promises.stop_begun()
-            && match self.case.plan {
-                Plan::Stop | Plan::Cancel | Plan::Restart => true,
-                Plan::Status => matches!(self.sequencer.in_flight(), Some(Command::Status { .. })),
-                Plan::Listen | Plan::StopOnly => false,
-            }
-    }
-
-    /// The caller acts at once, or while this wait lasts.
-    fn interrupts(&mut self, until: u32) -> bool {
-        const AFTER: [u32; 3] = [0, 10, TIMEOUT / 2];
-        if !self.may_interrupt() {
-            return false;
-        }
-        let length = until - self.world.now;
-        let options = AFTER.iter().filter(|&&after| after < length).count();
-        match self.choices.act(options + 1) {
-            0 => false,
-            chosen => {
-                self.world.run_until(self.world.now + AFTER[chosen - 1]);
-                self.interrupt();
-                true
-            }
-        }
-    }
-
-    fn interrupt(&mut self) {
-        self.has_interrupted = true;
-        self.promises.log(|| format!("{}: {:?} now", self.world.now, self.case.plan));
-        match self.case.plan {
-            Plan::Status => self.sequencer.cancel_status(),
-            Plan::Cancel | Plan::Restart => {
-                // What had arrived is read first.
-                while !self.world.inbox.is_empty() {
-                    self.read_next();
-                }
-                let failure = self.sequencer.cancel();
-                self.promises.on_returned(failure);
-                self.promises.expect(!self.promises.start_is_refused, "every refused START is reported");
-                if self.case.plan == Plan::Cancel {
-                    self.ended = true;
-                } else {
-                    (self.stream, self.queries) = (Stream::Pending, 0);
-                    self.begin_start();
-                }
-            }
-            _ => self.begin_stop(),
-        }
-    }
-
-    /// The caller's turn, while nothing is in flight.
-    fn on_idle(&mut self) {
-        if self.neighbour_acts() {
-            return;
-        }
-        match self.case.plan {
-            _ if self.stream == Stream::InDoubt && self.queries < 2 => {
-                self.queries += 1;
-                self.sequencer.request_status();
-            }
-            Plan::Status if self.queries < 2 => {
-                self.queries += 1;
-                self.sequencer.request_status();
-            }
-            Plan::Stop | Plan::Status => self.begin_stop(),
-            Plan::Cancel | Plan::Restart if self.may_interrupt() => self.interrupt(),
-            _ => self.ended = true,
         }
     }
 
