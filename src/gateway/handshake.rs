@@ -292,13 +292,11 @@ impl Sequencer {
         match (mem::replace(&mut self.step, Step::Idle), outcome) {
             (Step::StopDue { at }, outcome) => {
                 self.step = Step::StopDue { at };
-                match (command, outcome) {
-                    (Command::Start { .. }, Answered(Answer::Refused(text))) => Err(Failure::InDoubt(command, text)),
-                    (Command::Start { .. }, NoReply(instead)) if transmissions == 0 => {
-                        Err(Failure::NoReply(command, instead))
-                    }
-                    (Command::Start { .. }, outcome) => completed(outcome),
-                    _ => Ok(None),
+                match outcome {
+                    _ if !matches!(command, Command::Start { .. }) => Ok(None),
+                    Answered(Answer::Refused(text)) => Err(Failure::InDoubt(command, text)),
+                    NoReply(instead) if transmissions == 0 => Err(Failure::NoReply(command, instead)),
+                    outcome => completed(outcome),
                 }
             }
             (Step::Query, outcome) => completed(outcome),
