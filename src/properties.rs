@@ -1,5 +1,5 @@
-//! Generated input: whatever arrives or is typed, nothing panics, what comes out is bounded by what came in, and what is
-//! well formed survives the way from the wire to stdout and back.
+//! Generated input: no datagram and no option value causes a panic, the output is bounded by the input, and what is well
+//! formed survives the way from the wire to stdout and back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -96,17 +96,17 @@ impl Known {
     }
 
     fn spelled(&self, spelling: &Spelling) -> String {
-        let mut words = vec!["M".to_owned(), self.channel.to_string(), self.format()];
-        words.push(format!("{:01$X}", self.id, spelling.id_digits));
+        let mut tokens = vec!["M".to_owned(), self.channel.to_string(), self.format()];
+        tokens.push(format!("{:01$X}", self.id, spelling.id_digits));
         match &self.content {
-            Content::Remote(dlc) => words.push(format!("dlc={:01$}", dlc, spelling.dlc_digits)),
+            Content::Remote(dlc) => tokens.push(format!("dlc={:01$}", dlc, spelling.dlc_digits)),
             Content::Classic(data) | Content::Fd { data, .. } => {
-                words.extend(data.iter().map(|byte| format!("{byte:02X}")));
+                tokens.extend(data.iter().map(|byte| format!("{byte:02X}")));
             }
         }
         let mut text = spelling.around.0.to_owned();
-        for (word, gap) in words.iter().zip(spelling.gaps.iter().cycle()) {
-            text += word;
+        for (token, gap) in tokens.iter().zip(spelling.gaps.iter().cycle()) {
+            text += token;
             text += gap;
         }
         let line = text.trim_end().to_owned() + spelling.around.1;
@@ -305,16 +305,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_datagram_falls_into_its_lines_and_nothing_more(datagram in datagram()) {
+    fn lines_of_any_datagram_are_complete(datagram in datagram()) {
         let found: Vec<&[u8]> = lines(&datagram).collect();
         prop_assert_eq!(&found, &plain_lines(&datagram));
         let mut answers = 0;
         for &line in &found {
             match Line::classify(line) {
                 Line::Reply(Reply::Ok) => answers += 1,
-                Line::Reply(Reply::Refused(words)) => {
+                Line::Reply(Reply::Refused(tokens)) => {
                     answers += 1;
-                    prop_assert_eq!(words, line);
+                    prop_assert_eq!(tokens, line);
                 }
                 // Such a line is not among the samples.
                 Line::Reply(Reply::Status(_)) => prop_assert!(false),
@@ -325,7 +325,7 @@ proptest! {
     }
 
     #[test]
-    fn any_datagram_printed_raw_is_itself_and_at_most_one_newline(datagram in datagram()) {
+    fn raw_output_is_the_datagram_and_at_most_one_newline(datagram in datagram()) {
         let mut expected = datagram.clone();
         if !datagram.is_empty() && !datagram.ends_with(b"\n") {
             expected.push(b'\n');
@@ -334,7 +334,7 @@ proptest! {
     }
 
     #[test]
-    fn any_datagram_printed_escaped_is_harmless_and_at_most_four_times_as_long_plus_one(datagram in datagram()) {
+    fn escaped_output_is_harmless_and_bounded(datagram in datagram()) {
         let out = write(Format::Raw, true, &datagram).out;
         prop_assert!(out.len() <= 4 * datagram.len() + 1);
         prop_assert!(out.iter().all(|byte| matches!(byte, b'\n' | b' '..=b'~')));
@@ -343,7 +343,7 @@ proptest! {
     /// The shortest line that makes a frame, `M 1 FED 0`, is 9 bytes and a line end, and becomes 37 in candump's format
     /// and 97 in InfluxDB's with this device (if it begins with `M 1 N`). The shortest event, `E 1 x`, is 5 and becomes 67.
     #[test]
-    fn any_datagram_decoded_is_bounded_and_every_line_of_it_accounted_for(datagram in datagram()) {
+    fn decoded_output_is_bounded_and_accounts_for_each_line(datagram in datagram()) {
         let quiet = replies(&datagram).filter(|&reply| reply == Reply::Ok).count();
         let lines = lines(&datagram).count();
         for (format, longest, read) in [
@@ -362,7 +362,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_taken_for_a_frame_are_one(datagram in datagram()) {
+    fn parsed_frame_is_well_formed(datagram in datagram()) {
         for line in lines(&datagram).chain([&datagram[..]]) {
             let Ok(frame) = Frame::parse(line) else { continue };
             let mut out = Vec::new();
@@ -376,7 +376,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_survives_the_way_to_stdout_however_it_is_spelled(
+    fn frame_survives_printing_in_any_spelling(
         frames in vec((known(), spelling()), 1..6),
         seconds in 0..10_000_000_000u64,
         nanos in 0..1_000_000_000u32,
@@ -406,7 +406,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_is_read_as_what_it_is_however_it_is_spelled(known in known(), spelling in spelling()) {
+    fn frame_is_parsed_in_any_spelling(known in known(), spelling in spelling()) {
         let text = known.spelled(&spelling);
         let frame = Frame::parse(lines(text.as_bytes()).next().expect("a line")).expect("a frame");
         let (kind, length, data) = match known.content {
@@ -422,7 +422,7 @@ proptest! {
     }
 
     #[test]
-    fn a_reply_is_one_however_it_is_spelled(
+    fn reply_is_recognised_in_any_spelling(
         reply in select(vec!["R ok", "R ERR 5 busy", "R ERR"]),
         lower in vec(any::<bool>(), 1..12),
         gap in "[ \t]{1,3}",
@@ -439,7 +439,7 @@ proptest! {
     }
 
     #[test]
-    fn any_times_come_out_of_influx_increasing_unless_the_clock_was_set_back(steps in vec(-1_500_000_000..2_000_000_000i64, 1..50)) {
+    fn influx_times_increase_unless_the_clock_was_set_back(steps in vec(-1_500_000_000..2_000_000_000i64, 1..50)) {
         let frame = Frame::parse(b"M 1 CSD 1").expect("a frame");
         let mut influx = InfluxWriter::new(DEVICE);
         let (mut clock, mut last) = (1_000_000_000_000u64, 0u64);
@@ -458,14 +458,14 @@ proptest! {
     }
 
     #[test]
-    fn any_device_name_is_at_most_doubled(device in any::<String>()) {
+    fn device_name_is_at_most_doubled(device in any::<String>()) {
         let mut out = Vec::new();
         InfluxWriter::new(&device).write(&Frame::parse(b"M 1 CED 0").expect("a frame"), NOW, &mut out);
         prop_assert!(out.len() <= 69 + 2 * device.len());
     }
 
     #[test]
-    fn any_text_is_a_filter_within_its_range_or_refused(
+    fn filter_text_is_in_range_or_refused(
         text in prop_oneof![
             4 => "(STD|EXT|std|Ext):[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}",
             2 => "(STD|EXT|SDT)?:[0-9A-Fa-fGx+]{0,9}:[0-9A-Fa-f -]{0,9}(:0)?",
@@ -482,7 +482,7 @@ proptest! {
     }
 
     #[test]
-    fn any_filter_survives_being_written_and_read(extended in any::<bool>(), id in any::<u32>(), mask in any::<u32>()) {
+    fn filter_survives_writing_and_reading(extended in any::<bool>(), id in any::<u32>(), mask in any::<u32>()) {
         let filter = match extended {
             true => Filter::Extended { id: id & 0x1FFF_FFFF, mask: mask & 0x1FFF_FFFF },
             false => Filter::Standard { id: id & 0x7FF, mask: mask & 0x7FF },
@@ -491,14 +491,14 @@ proptest! {
     }
 
     #[test]
-    fn any_number_is_one_of_the_ten_bit_rates_or_refused(number in prop_oneof![0..1100u32, any::<u32>()]) {
+    fn bit_rate_is_one_of_ten_or_refused(number in prop_oneof![0..1100u32, any::<u32>()]) {
         let text = number.to_string();
         let known = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000].contains(&number);
         prop_assert_eq!(text.parse::<BitRate>().ok().map(|rate| rate.to_string()), known.then_some(text));
     }
 
     #[test]
-    fn any_target_is_kept_as_it_was_written(
+    fn target_is_kept_as_written(
         (text, host) in prop_oneof![
             "[a-z][a-z0-9.-]{0,30}".prop_map(|name| (name.clone(), name)),
             any::<Ipv4Addr>().prop_map(|ip| (ip.to_string(), ip.to_string())),
@@ -520,7 +520,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bind_address_is_bound_as_it_was_written(ip in any::<IpAddr>(), port in any::<Option<u16>>()) {
+    fn local_address_is_kept_as_written(ip in any::<IpAddr>(), port in any::<Option<u16>>()) {
         let gateway = match ip {
             IpAddr::V4(_) => SocketAddr::from(([10, 8, 0, 109], 7)),
             IpAddr::V6(_) => SocketAddr::from(([0xFD00, 0, 0, 0, 0, 0, 0, 1], 7)),
@@ -536,7 +536,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_can_be_given_where_an_address_or_a_number_is_wanted(
+    fn option_values_of_any_text_do_not_panic(
         text in prop_oneof![any::<String>(), "[0-9a-fx:.\\[\\]%+-]{0,25}", "\\[?[0-9a-f:]{0,12}\\]?:?[0-9]{0,6}"],
     ) {
         let _ = text.parse::<LocalAddr>();
@@ -566,7 +566,7 @@ fn plain_filter(kind: &str, id: &str, mask: &str) -> Option<String> {
 }
 
 #[test]
-fn the_bounds_are_reached_and_no_tighter_ones_would_hold() {
+fn output_bounds_are_reached() {
     let datagram = |line: &str| line.repeat(100).into_bytes();
     assert_eq!(write(Format::Raw, true, &[0xFF; 1000]).out.len(), 4001);
     assert_eq!(write(Format::Candump, false, &datagram("M 1 FED 0\n")).out.len(), 3700);

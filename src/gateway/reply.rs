@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_recognised_whatever_its_line_end_case_and_spacing() {
+    fn reply_is_recognised_in_any_case_spacing_and_line_end() {
         for ok in [
             "R ok",
             "R ok\n",
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_reply_is_none() {
+    fn near_replies_are_no_replies() {
         for other in ["Rok", "R", "R okay", "R ok ok", "ok", "OK R", "RR ok", "R o k", "", "\n", "XR ok"] {
             assert_eq!(replies(other.as_bytes()).count(), 0, "{other:?}");
         }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gateways_words_are_shown_escaped_and_cut_at_200_bytes() {
+    fn gateway_text_is_escaped_and_cut_at_200_bytes() {
         assert_eq!(escape_truncated(b"R ERR 1 \x1b[2J\xff\t"), "R ERR 1 \\x1B[2J\\xFF\\x09");
         assert_eq!(escape_truncated(&[b'a'; 200]), "a".repeat(200));
         assert_eq!(escape_truncated(&[b'a'; 201]), "a".repeat(200) + "...");

@@ -71,7 +71,7 @@ fn device_has_five_filters_of_each_kind_and_none_twice() {
 }
 
 #[test]
-fn device_answers_every_line_of_a_datagram_with_its_line_ending() {
+fn device_answers_each_line_with_its_line_ending() {
     for line_ending in ["\n", "\r", "\r\n", "\\n", "\\r", "\\r\\n"] {
         let mut device = Device::new();
         device.line_ending = line_ending;
@@ -81,7 +81,7 @@ fn device_answers_every_line_of_a_datagram_with_its_line_ending() {
 }
 
 #[test]
-fn accepting_device_carries_out_everything_but_init_while_running() {
+fn accepting_device_refuses_only_init_while_running() {
     let mut device = Device::new();
     device.accepting = true;
     conversation(

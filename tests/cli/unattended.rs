@@ -139,12 +139,12 @@ type Runs = Vec<(Option<i32>, String)>;
 fn exec_start(environment: &[(&str, &str)]) -> Command {
     let unit = include_str!("../../README.md");
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("ExecStart in the README");
-    let mut words = line.split(' ');
-    assert_eq!(words.next(), Some("/usr/local/bin/can-listen"));
+    let mut tokens = line.split(' ');
+    assert_eq!(tokens.next(), Some("/usr/local/bin/can-listen"));
     let mut arguments = Vec::new();
-    for word in words {
-        match word.strip_prefix('$') {
-            None => arguments.push(word),
+    for token in tokens {
+        match token.strip_prefix('$') {
+            None => arguments.push(token),
             Some(name) => {
                 let (_, value) = environment.iter().find(|(known, _)| *known == name).expect("a known variable");
                 arguments.extend(value.split(' '));

@@ -73,7 +73,7 @@ fn piece_of_a_line_is_taken_back() {
 }
 
 #[test]
-fn what_others_wrote_is_left_alone() {
+fn bytes_of_other_writers_are_left_alone() {
     // Another program appended; another program shares the position, as with 2>&1.
     for shared in [false, true] {
         let file = TempFile::new("others", b"");
