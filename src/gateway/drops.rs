@@ -16,6 +16,10 @@ use std::time::Instant;
 /// The time between two readings of the table, in durations of the last one.
 const TABLE_INTERVAL: u32 = 100;
 
+/// The maximum number of times that the table is read until it has the socket's line. The kernel hands it over in pieces
+/// and can leave out a line when another socket is closed between two of them.
+const TABLE_ATTEMPTS: u32 = 4;
+
 /// Counts the datagrams that the kernel dropped for one socket. Several threads can ask.
 #[derive(Debug)]
 pub(crate) struct DropCounter {
@@ -92,7 +96,7 @@ impl DropCounter {
             return;
         }
         let began = Instant::now();
-        let reading = self.read_table();
+        let reading = (0..TABLE_ATTEMPTS).find_map(|_| self.read_table());
         let now = Instant::now();
         state.next_table = now + (now - began) * TABLE_INTERVAL;
         if let (Some(last), Some(reading)) = (state.last_reading, reading) {

@@ -348,8 +348,13 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The memory in bytes that is used by the receive queue of the socket bound to this address, if there is one.
+/// The memory in bytes that is used by the receive queue of the socket bound to this address, if there is one. Looks more
+/// than once: the kernel can leave a line out when another socket is closed.
 pub fn queued(address: SocketAddr) -> Option<u64> {
+    (0..10).find_map(|_| queued_by_table(address))
+}
+
+fn queued_by_table(address: SocketAddr) -> Option<u64> {
     let IpAddr::V4(ip) = address.ip() else { panic!("{address} is in another table") };
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
     let table = fs::read_to_string("/proc/net/udp").expect("proc is mounted");
