@@ -71,8 +71,21 @@ fn datagrams_of_a_quiet_bus_are_read_at_once() {
 
 #[test]
 fn bursts_that_arrive_at_once_cost_no_rest() {
-    let reader = Reader::read(BUFFER, &bursts(10 * MILLISECOND, 20, Duration::ZERO, 100));
-    assert_eq!((reader.rests.len(), reader.wakeups), (0, 100));
+    for (period, size) in [(10 * MILLISECOND, 20), (MILLISECOND, 20), (MILLISECOND, 300), (160 * MICROSECOND, 16)] {
+        let reader = Reader::read(BUFFER, &bursts(period, size, Duration::ZERO, 100));
+        assert_eq!((reader.rests.len(), reader.wakeups), (0, 100), "{size} every {period:?}");
+    }
+}
+
+#[test]
+fn large_bursts_end_it() {
+    let mut arrivals = steady(200 * MICROSECOND, 100);
+    let before = Reader::read(BUFFER, &arrivals).rests.len();
+    assert!(before > 0);
+    let last = arrivals[arrivals.len() - 1];
+    arrivals.extend(bursts(MILLISECOND, 300, Duration::ZERO, 100).into_iter().map(|arrival| last + arrival));
+    let reader = Reader::read(BUFFER, &arrivals);
+    assert!(reader.rests.len() <= before + 2, "{} rests in 100 bursts", reader.rests.len() - before);
 }
 
 #[test]
@@ -135,9 +148,9 @@ fn frames_of_a_busy_part_of_a_cycle_are_read_together() {
 fn small_receive_buffer_shortens_the_rest() {
     // 212,992 bytes are counted as twice as many. Of a small datagram the kernel charges 2.25 KiB at most.
     let buffer = 2 * 212_992;
-    let mut arrivals = steady(500 * MICROSECOND, 1_000);
+    let mut arrivals = steady(300 * MICROSECOND, 1_000);
     let last = arrivals[arrivals.len() - 1];
-    arrivals.extend((1..5_000).map(|number| last + 12 * MICROSECOND * number));
+    arrivals.extend((1..5_000).map(|number| last + 6 * MICROSECOND * number));
     let reader = Reader::read(buffer, &arrivals);
     assert!(!reader.rests.is_empty());
     assert!(reader.max_queued < buffer / 2304, "{} queued", reader.max_queued);
