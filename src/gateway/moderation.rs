@@ -9,27 +9,24 @@ const MIN_REST: Duration = Duration::from_micros(250);
 /// The longest rest: how late a datagram is read at most, and how late a waker is noticed.
 const MAX_REST: Duration = Duration::from_millis(4);
 
-/// What a rest aims at. More would save little.
-const DATAGRAMS_PER_REST: u32 = 64;
+/// How many datagrams a rest aims at. More would save little.
+const MAX_AIM: usize = 128;
+
+/// As few as fill a third of the receive buffer at 2.25 KiB each, which is what the kernel counts for a small datagram from
+/// many network cards.
+const AIM_SIZE: usize = 3 * 2304;
 
 /// A rest is no longer than the receive buffer lasts at this rate, in bytes per second as the kernel counts them: about
-/// 175,000 datagrams of 2.25 KiB, which is what many network cards make of a small one, or 520,000 over loopback.
-const MAX_FILL_RATE: u64 = 400_000_000;
+/// 110,000 datagrams of 2.25 KiB, or 325,000 over loopback.
+const MAX_FILL_RATE: u64 = 250_000_000;
 
 /// Reads that follow each other this closely belong to one wake-up: the second datagram was queued.
-const SAME_WAKEUP: Duration = Duration::from_micros(20);
+const SAME_WAKEUP: Duration = Duration::from_micros(5);
 
-/// A wake-up that brings so many datagrams costs little for each of them, so a rest would save little.
-const MANY_PER_WAKEUP: usize = 4;
+/// How many wake-ups a rest must replace to be worthwhile. The timer that ends it costs more than a wake-up by a datagram.
+const MIN_WAKEUPS_PER_REST: u32 = 5;
 
-/// A rest that brings so many was too long, or the datagrams come in large bursts.
-const TOO_MANY_PER_REST: usize = 2 * DATAGRAMS_PER_REST as usize;
-
-/// How many datagrams that come one by one must fit into the longest rest to make it worthwhile. A timer that ends a rest of
-/// 4 ms costs about as much as two wake-ups by a datagram.
-const MIN_DATAGRAMS_PER_REST: u32 = 3;
-
-/// How many wake-ups in a row must be that close together and bring few datagrams each.
+/// How many wake-ups in a row must be frequent enough.
 const MIN_WAKEUPS: u32 = 8;
 
 /// How many rests in a row that brought less than two datagrams end it.
@@ -39,21 +36,20 @@ const MAX_VAIN_RESTS: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Moderation {
     max_rest: Duration,
-    /// When the last wake-up began, or the last rest ended.
+    /// How many datagrams a rest aims at.
+    aim: usize,
     last_read: Option<Instant>,
+    /// When the latest wake-up began, or the latest rest ended.
+    began: Option<Instant>,
     mode: Mode,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// Reads block. So many wake-ups before the latest were close together and brought few datagrams each.
-    Blocking {
-        wakeups: u32,
-        /// What the latest has brought so far.
-        datagrams: usize,
-    },
-    /// Reads follow a rest. So many rests were in vain.
-    Resting { in_vain: u32 },
+    /// Reads block. `datagrams` came at the latest wake-up; so many before it were frequent.
+    Blocking { frequent: u32, datagrams: usize },
+    /// Reads follow a rest of this duration. So many rests were in vain.
+    Resting { rest: Duration, in_vain: u32 },
 }
 
 impl Moderation {
@@ -61,42 +57,53 @@ impl Moderation {
     pub fn new(receive_buffer: usize) -> Moderation {
         let lasts = Duration::from_micros(receive_buffer as u64 * 1_000_000 / MAX_FILL_RATE);
         let max_rest = lasts.clamp(MIN_REST, MAX_REST);
-        Moderation { max_rest, last_read: None, mode: Mode::Blocking { wakeups: 0, datagrams: 0 } }
+        let aim = (receive_buffer / AIM_SIZE).clamp(1, MAX_AIM);
+        Moderation { max_rest, aim, last_read: None, began: None, mode: Mode::Blocking { frequent: 0, datagrams: 0 } }
     }
 
     /// Everything that arrived before `now` has been read: `datagrams` since the last call. Returns how long to rest before
     /// the next read, which must not block; `None` if the next read must block until a datagram arrives.
     pub fn on_read(&mut self, now: Instant, datagrams: usize) -> Option<Duration> {
-        let elapsed = self.last_read.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        // How many came in that time: those of the latest wake-up, or those that this rest has brought.
-        let came = match &mut self.mode {
-            Mode::Blocking { datagrams: latest, .. } if elapsed < SAME_WAKEUP => {
+        let since = |earlier: Option<Instant>| earlier.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let gap = since(self.last_read.replace(now));
+        if let Mode::Blocking { datagrams: latest, .. } = &mut self.mode {
+            if gap < SAME_WAKEUP {
                 *latest += datagrams;
                 return None;
             }
-            Mode::Blocking { datagrams: latest, .. } => *latest,
-            Mode::Resting { .. } => datagrams,
-        };
-        self.last_read = Some(now);
-        let is_rare = elapsed > self.max_rest / MIN_DATAGRAMS_PER_REST;
-        let blocking = |wakeups| Mode::Blocking { wakeups, datagrams };
+        }
+        let elapsed = since(self.began.replace(now));
+        let blocking = |frequent| Mode::Blocking { frequent, datagrams };
         self.mode = match self.mode {
-            Mode::Blocking { .. } if is_rare || came >= MANY_PER_WAKEUP => blocking(0),
-            Mode::Blocking { wakeups, .. } if wakeups < MIN_WAKEUPS => blocking(wakeups + 1),
-            Mode::Blocking { .. } => Mode::Resting { in_vain: 0 },
-            Mode::Resting { .. } if came >= TOO_MANY_PER_REST => blocking(0),
-            Mode::Resting { .. } if came >= 2 => Mode::Resting { in_vain: 0 },
-            Mode::Resting { in_vain } if in_vain + 1 < MAX_VAIN_RESTS => Mode::Resting { in_vain: in_vain + 1 },
-            Mode::Resting { .. } => blocking(0),
+            Mode::Blocking { datagrams: latest, .. } if !self.is_frequent(elapsed, latest) => blocking(0),
+            Mode::Blocking { frequent, .. } if frequent < MIN_WAKEUPS => blocking(frequent + 1),
+            Mode::Blocking { datagrams: latest, .. } => self.resting(elapsed, latest, self.max_rest, 0),
+            Mode::Resting { rest, in_vain } => {
+                let in_vain = if datagrams < 2 { in_vain + 1 } else { 0 };
+                // Or it was too long, or the datagrams come in large bursts.
+                if in_vain == MAX_VAIN_RESTS || datagrams >= 2 * self.aim {
+                    blocking(0)
+                } else {
+                    // No more than twice as long as the last: between two bursts nothing comes.
+                    self.resting(elapsed, datagrams, 2 * rest, in_vain)
+                }
+            }
         };
         match self.mode {
             Mode::Blocking { .. } => None,
-            // As long as it takes to receive as many as a rest aims at.
-            Mode::Resting { .. } => {
-                let rest = elapsed * DATAGRAMS_PER_REST / u32::try_from(came.max(1)).unwrap_or(u32::MAX);
-                Some(rest.clamp(MIN_REST, self.max_rest))
-            }
+            Mode::Resting { rest, .. } => Some(rest),
         }
+    }
+
+    /// Whether a rest would replace enough wake-ups, each after this time and with so many datagrams.
+    fn is_frequent(&self, elapsed: Duration, datagrams: usize) -> bool {
+        elapsed <= self.max_rest / MIN_WAKEUPS_PER_REST && datagrams * MIN_WAKEUPS_PER_REST as usize <= self.aim
+    }
+
+    /// A rest as long as it takes to receive as many as a rest aims at, if `datagrams` came in the time `elapsed`.
+    fn resting(&self, elapsed: Duration, datagrams: usize, most: Duration, in_vain: u32) -> Mode {
+        let aimed = elapsed.mul_f64(self.aim as f64 / datagrams.max(1) as f64);
+        Mode::Resting { rest: aimed.min(most).clamp(MIN_REST, self.max_rest), in_vain }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::{DATAGRAMS_PER_REST, MAX_REST, MIN_REST, MIN_WAKEUPS, Moderation};
+use super::{MAX_AIM, MAX_REST, MIN_REST, MIN_WAKEUPS, Moderation};
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -63,7 +63,7 @@ fn bursts(period: Duration, size: u32, spacing: Duration, count: u32) -> Vec<Dur
 
 #[test]
 fn datagrams_of_a_quiet_bus_are_read_at_once() {
-    for period in [2 * MILLISECOND, Duration::from_micros(3_300), 50 * MILLISECOND] {
+    for period in [MILLISECOND, Duration::from_micros(3_300), 50 * MILLISECOND] {
         let reader = Reader::read(BUFFER, &steady(period, 1_000));
         assert_eq!(reader.rests, [], "every {period:?}");
     }
@@ -71,7 +71,7 @@ fn datagrams_of_a_quiet_bus_are_read_at_once() {
 
 #[test]
 fn bursts_that_arrive_at_once_cost_no_rest() {
-    for (period, size) in [(10 * MILLISECOND, 20), (MILLISECOND, 20), (MILLISECOND, 300), (160 * MICROSECOND, 16)] {
+    for (period, size) in [(10 * MILLISECOND, 20), (2 * MILLISECOND, 20), (500 * MICROSECOND, 60), (MILLISECOND, 300)] {
         let reader = Reader::read(BUFFER, &bursts(period, size, Duration::ZERO, 100));
         assert_eq!((reader.rests.len(), reader.wakeups), (0, 100), "{size} every {period:?}");
     }
@@ -91,7 +91,7 @@ fn large_bursts_end_it() {
 #[test]
 fn steady_stream_is_read_after_rests() {
     // Rate, and the most rests and wake-ups that a second may cost.
-    for (rate, most) in [(1_000, 260), (2_000, 260), (5_000, 260), (20_000, 320), (100_000, 1_570)] {
+    for (rate, most) in [(2_000, 260), (5_000, 260), (20_000, 270), (100_000, 800)] {
         let reader = Reader::read(BUFFER, &steady(Duration::from_secs(1) / rate, rate));
         let cost = reader.rests.len() + reader.wakeups;
         assert!(cost <= most, "{cost} at {rate}/s");
@@ -106,10 +106,10 @@ fn few_wakeups_in_a_row_are_not_moderated() {
 
 #[test]
 fn rest_aims_at_a_number_of_datagrams() {
-    for period in [10 * MICROSECOND, 25 * MICROSECOND] {
+    for period in [10 * MICROSECOND, 21 * MICROSECOND] {
         let reader = Reader::read(BUFFER, &steady(period, 100_000));
         let usual = reader.rests[reader.rests.len() / 2];
-        let aim = period * DATAGRAMS_PER_REST;
+        let aim = period * MAX_AIM as u32;
         assert!(usual.abs_diff(aim) < aim / 20, "{usual:?} instead of {aim:?}");
     }
 }
@@ -117,7 +117,7 @@ fn rest_aims_at_a_number_of_datagrams() {
 #[test]
 fn rest_stays_within_its_limits() {
     for arrivals in [
-        steady(MILLISECOND, 1_000),
+        steady(500 * MICROSECOND, 1_000),
         steady(21 * MICROSECOND, 10_000),
         bursts(MILLISECOND, 100, Duration::ZERO, 100),
         bursts(10 * MILLISECOND, 20, 230 * MICROSECOND, 100),
@@ -148,10 +148,23 @@ fn frames_of_a_busy_part_of_a_cycle_are_read_together() {
 fn small_receive_buffer_shortens_the_rest() {
     // 212,992 bytes are counted as twice as many. Of a small datagram the kernel charges 2.25 KiB at most.
     let buffer = 2 * 212_992;
-    let mut arrivals = steady(300 * MICROSECOND, 1_000);
+    // The flood begins at any point of a rest.
+    for before in 1_000..1_030 {
+        let mut arrivals = steady(300 * MICROSECOND, before);
+        let last = arrivals[arrivals.len() - 1];
+        arrivals.extend((1..5_000).map(|number| last + 12 * MICROSECOND * number));
+        let reader = Reader::read(buffer, &arrivals);
+        assert!(!reader.rests.is_empty());
+        assert!(reader.max_queued < buffer / 2304, "{} queued", reader.max_queued);
+    }
+}
+
+#[test]
+fn rest_at_most_doubles() {
+    let mut arrivals = steady(10 * MICROSECOND, 10_000);
     let last = arrivals[arrivals.len() - 1];
-    arrivals.extend((1..5_000).map(|number| last + 6 * MICROSECOND * number));
-    let reader = Reader::read(buffer, &arrivals);
-    assert!(!reader.rests.is_empty());
-    assert!(reader.max_queued < buffer / 2304, "{} queued", reader.max_queued);
+    arrivals.extend(steady(500 * MICROSECOND, 100).into_iter().map(|arrival| last + arrival));
+    let reader = Reader::read(BUFFER, &arrivals);
+    assert!(reader.rests.len() > 30);
+    assert!(reader.rests.windows(2).all(|pair| pair[1] <= 2 * pair[0]), "{:?}", reader.rests);
 }
