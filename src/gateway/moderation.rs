@@ -17,8 +17,8 @@ const MAX_AIM: usize = 128;
 const AIM_SIZE: usize = 3 * 2304;
 
 /// A rest is no longer than the receive buffer lasts at this rate, in bytes per second as the kernel counts them: about
-/// 110,000 datagrams of 2.25 KiB, or 325,000 over loopback.
-const MAX_FILL_RATE: u64 = 250_000_000;
+/// 90,000 datagrams of 2.25 KiB, or 260,000 over loopback.
+const MAX_FILL_RATE: u64 = 200_000_000;
 
 /// Reads that follow each other this closely belong to one wake-up: the second datagram was queued.
 const SAME_WAKEUP: Duration = Duration::from_micros(5);

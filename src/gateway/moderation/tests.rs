@@ -152,7 +152,7 @@ fn small_receive_buffer_shortens_the_rest() {
     for before in 1_000..1_030 {
         let mut arrivals = steady(300 * MICROSECOND, before);
         let last = arrivals[arrivals.len() - 1];
-        arrivals.extend((1..5_000).map(|number| last + 12 * MICROSECOND * number));
+        arrivals.extend((1..5_000).map(|number| last + 13 * MICROSECOND * number));
         let reader = Reader::read(buffer, &arrivals);
         assert!(!reader.rests.is_empty());
         assert!(reader.max_queued < buffer / 2304, "{} queued", reader.max_queued);
