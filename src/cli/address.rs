@@ -41,7 +41,8 @@ impl Target {
         addresses.iter().find(is_reachable).or(addresses.first()).copied().ok_or_else(|| {
             let family = if local.ip.is_some_and(|ip| ip.is_ipv4()) { "IPv4" } else { "IPv6" };
             anyhow!(
-                "{self} has no {family} address, but the local address (--bind or CAN_BIND) is one; give both of one kind"
+                "{self} has no {family} address, but the local address (--bind or CAN_BIND) is {family}; both must be of \
+                 the same family"
             )
         })
     }

@@ -31,8 +31,8 @@ pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError) -> String
     let cause = error.io_error();
     if error.port_is_closed() {
         return format!(
-            "the port is closed there: nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, or is \
-             the gateway still starting?{}",
+            "nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, or is the gateway still \
+             starting?{}",
             gateway.port(),
             gateway.ip(),
             vendor_port(gateway)
@@ -68,8 +68,8 @@ fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
     let port = local.port();
     match error.kind() {
         ErrorKind::AddrInUse => format!(
-            "UDP port {port} is already in use, perhaps by another can-listen (see: ss -aunp sport = :{port}); end that. Only \
-             for another gateway use another port, as in --bind {}: one gateway streams to one listener",
+            "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
+             :{port}). To listen to a second gateway, use another port, as in --bind {}",
             SocketAddr::new(local.ip(), port.checked_add(1).unwrap_or(DEFAULT_PORT))
         ),
         ErrorKind::AddrNotAvailable => {

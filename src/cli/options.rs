@@ -17,22 +17,30 @@ use crate::gateway::{RetryConfig, Setup};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams
 ///
-/// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout, messages go to stderr. Ctrl-C stops
-/// it; the bus keeps running until can-stop stops it, unless --stop-on-exit is given.
+/// Speaks the ASCII protocol of HMS Ixxat's CAN@net gateways. Data goes to stdout,
+/// messages go to stderr. Ctrl-C stops it; the bus keeps running until can-stop
+/// stops it, unless --stop-on-exit is given.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "can-listen", version, after_long_help = LISTEN_EXAMPLES)]
+#[command(name = "can-listen", version, verbatim_doc_comment, after_long_help = LISTEN_EXAMPLES)]
 pub struct ListenOptions {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
     pub common: CommonOptions,
     /// Bit rate of the bus in kbit/s
     ///
-    /// One of 5, 10, 20, 50, 100, 125, 250, 500, 800 and 1000. A wrong one can disturb a live bus; see --listen-only.
-    #[arg(long, default_value_t = BitRate::DEFAULT, value_name = "KBIT/S", help_heading = GATEWAY)]
+    /// One of 5, 10, 20, 50, 100, 125, 250, 500, 800 and 1000. A wrong one
+    /// can disturb a live bus; see --listen-only.
+    #[arg(
+        long,
+        default_value_t = BitRate::DEFAULT,
+        value_name = "KBIT/S",
+        verbatim_doc_comment,
+        help_heading = GATEWAY
+    )]
     pub bitrate: BitRate,
     /// CAN FD: bit rate of the data phase in kbit/s
     ///
-    /// One of 500, 1000, 2000, 4000, 5000 and 8000. Without it the gateway speaks classic CAN.
+    /// One of 500, 1000, 2000, 4000, 5000 and 8000. Without it, classic CAN.
     #[arg(long, value_name = "KBIT/S", hide_short_help = true, help_heading = GATEWAY)]
     pub data_bitrate: Option<DataBitRate>,
     /// Listen only: no acknowledgements, no error frames
@@ -42,11 +50,13 @@ pub struct ListenOptions {
     pub listen_only: bool,
     /// Acceptance filter, hex; all 29-bit: EXT:0:0
     ///
-    /// STD:ID:MASK or EXT:ID:MASK, repeatable. A frame passes if its identifier equals ID in every bit that is set in MASK.
-    /// The default, STD:000:000, passes every 11-bit identifier; EXT:0:0 passes every 29-bit one. CAN@net Basic has 5
-    /// entries of each kind.
+    /// STD:ID:MASK or EXT:ID:MASK, repeatable. A frame passes if its
+    /// identifier equals ID in every bit that is set in MASK. The default,
+    /// STD:000:000, passes every 11-bit identifier; EXT:0:0 passes every
+    /// 29-bit one. CAN@net Basic has 5 entries of each kind.
     #[arg(
         long = "filter",
+        verbatim_doc_comment,
         default_value = "STD:000:000",
         hide_default_value = true,
         value_name = "KIND:ID:MASK",
@@ -79,8 +89,9 @@ pub struct ListenOptions {
     pub status_after: Duration,
     /// Exit with an error after this long without data
     ///
-    /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause of your bus.
-    #[arg(long, value_parser = seconds, value_name = "SECONDS", help_heading = SESSION)]
+    /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause
+    /// of your bus.
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", verbatim_doc_comment, help_heading = SESSION)]
     pub idle_timeout: Option<Duration>,
     /// Send STOP on exit; fail if it is not confirmed
     #[arg(long, help_heading = SESSION)]
@@ -93,35 +104,38 @@ const BIND_VARIABLE: &str = "CAN_BIND";
 const FORMATS: &str = "\
 Output format
 
-raw:     The datagram as it came; a newline is added if it does not end in one
+raw:     The datagram as it came; a missing newline is added
 candump: The log format of `candump -L`, one line for each frame
 influx:  InfluxDB's line protocol, one point for each frame
 pcap:    For Wireshark and tshark, one record for each frame";
 
 const LISTEN_EXAMPLES: &str = "\
 Examples:
-  can-listen --target 10.8.0.109                  Start the bus, print what it streams
-  can-listen --listen-only --bitrate 500          Only listen, at 500 kbit/s
-  can-listen --filter STD:0:0 --filter EXT:0:0    11-bit and 29-bit identifiers
-  can-listen --format candump > bus.log           Write a log that can-utils can read
-  can-listen --format pcap | wireshark -k -i -    Watch in Wireshark
+  can-listen --target 10.8.0.109                Start the bus, print the stream
+  can-listen --listen-only --bitrate 500        Only listen, at 500 kbit/s
+  can-listen --filter STD:0:0 --filter EXT:0:0  11-bit and 29-bit identifiers
+  can-listen --format candump > bus.log         Write a log for can-utils
+  can-listen --format pcap | wireshark -k -i -  Watch in Wireshark
 
 Exit codes:
-  0    Ended as requested: Ctrl-C, SIGTERM, SIGHUP, --count, or the reader of stdout went away
+  0    Ended as requested: Ctrl-C, SIGTERM, SIGHUP, --count, or the reader of
+       stdout went away
   1    Failed; the last message says why
   2    Wrong usage
   130  A second Ctrl-C, or the first before START was sent";
 
 const STOP_EXAMPLES: &str = "\
 Examples:
-  can-stop                                    Stop the bus of the default gateway, or of CAN_TARGET
-  can-stop --confirm --target 10.8.0.109      Stop the bus and wait until that is confirmed
-  can-stop --confirm --target gw2 -c 2        Stop the bus on CAN port 2 of another gateway
+  can-stop                                Stop the bus of the default gateway,
+                                          or of CAN_TARGET
+  can-stop --confirm --target 10.8.0.109  Wait until that is confirmed
+  can-stop --confirm --target gw2 -c 2    Stop the bus on CAN port 2
 
 Exit codes:
   0    STOP was sent; with --confirm: the bus is halted
   1    Failed; the message says why
-  2    Wrong usage";
+  2    Wrong usage
+  130  Ctrl-C";
 
 const GATEWAY: &str = "Gateway";
 const OUTPUT: &str = "Output";
@@ -129,10 +143,11 @@ const SESSION: &str = "Session";
 
 /// Stop the CAN bus behind a UDP gateway
 ///
-/// Sends one command; waits for the answer only with --confirm. Works beside a running can-listen; when the local port is in
-/// use, the command is sent from a free one.
+/// Sends one command; waits for the answer only with --confirm. Works beside a
+/// running can-listen; when the local port is in use, the command is sent from a
+/// free one.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "can-stop", version, after_long_help = STOP_EXAMPLES)]
+#[command(name = "can-stop", version, verbatim_doc_comment, after_long_help = STOP_EXAMPLES)]
 // Nothing is repeated without --confirm.
 #[command(mut_arg("timeout", |arg| arg.requires("confirm")), mut_arg("attempts", |arg| arg.requires("confirm")))]
 pub struct StopOptions {
@@ -144,8 +159,9 @@ pub struct StopOptions {
     pub retry: RetryOptions,
     /// Wait until the gateway confirms that the bus is halted
     ///
-    /// Fail if it does not. Without this option it is unknown whether the command arrived.
-    #[arg(long, help_heading = SESSION)]
+    /// Fail if it does not. Without this option it is unknown whether the
+    /// command arrived.
+    #[arg(long, verbatim_doc_comment, help_heading = SESSION)]
     pub confirm: bool,
 }
 
@@ -168,10 +184,12 @@ pub struct CommonOptions {
     pub target: Target,
     /// Local address, else 0.0.0.0:5000
     ///
-    /// Port 0 is any free one. For an IPv6 gateway the default is port 5000 of every IPv6 address.
+    /// Port 0 is any free one. For an IPv6 gateway the default is port 5000
+    /// of every IPv6 address.
     #[arg(
         short,
         long,
+        verbatim_doc_comment,
         value_parser = local_addr,
         env = BIND_VARIABLE,
         hide_env_values = true,

@@ -110,18 +110,3 @@ fn can_stop_line_of_the_report_works_as_it_stands() {
         assert_eq!(gateway.wait_for_command("CAN 2 STOP\n").from.to_string(), bind);
     }
 }
-
-#[test]
-fn help_has_examples_and_exit_codes() {
-    for program in [can_listen_plain(["--help"]), can_stop(["--help"])] {
-        let mut program = program;
-        let text = run(&mut program).text();
-        assert!(text.contains("\nExamples:\n") && text.contains("\nExit codes:\n"), "{text}");
-    }
-    for program in [can_listen_plain(["-h"]), can_stop(["-h"])] {
-        let mut program = program;
-        let text = run(&mut program).text();
-        assert!(text.lines().count() <= 30 && text.lines().all(|line| line.len() <= 80), "{text}");
-        assert!(text.contains("'--help'"), "{text}");
-    }
-}

@@ -446,13 +446,18 @@ fn filters_can_be_written_with_0x() {
 }
 
 #[test]
-fn short_help_fits_one_screen() {
-    for mut command in [can_listen_plain(["-h"]), can_stop(["-h"])] {
-        let finished = run(&mut command);
-        let text = finished.text();
-        assert!(text.lines().count() <= 25, "{text}");
-        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
-        assert!(text.contains("--help"), "{text}");
+fn help_fits_a_terminal_and_has_examples_and_exit_codes() {
+    for program in [can_listen_plain(["--help"]), can_stop(["--help"])] {
+        let mut program = program;
+        let text = run(&mut program).text();
+        assert!(text.contains("\nExamples:\n") && text.contains("\nExit codes:\n"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    }
+    for program in [can_listen_plain(["-h"]), can_stop(["-h"])] {
+        let mut program = program;
+        let text = run(&mut program).text();
+        assert!(text.lines().count() <= 30 && text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains("'--help'"), "{text}");
     }
 }
 

@@ -313,7 +313,7 @@ fn terms_that_users_search_for_are_in_the_readme() {
 /// written, by its name: a test here, one in `tests/interop`, or `.ci/run`.
 const EXECUTED: &[(&str, &str)] = &[
     ("cargo run --release --example demo ", ".ci/run"),
-    ("cargo install --path . ", ".ci/run"),
+    ("cargo install --locked --path . ", ".ci/run"),
     ("cargo test ", ".ci/run"),
     ("can-listen --target 10.8.0.109 ", "first_commands_of_the_readme_work"),
     ("can-stop --target 10.8.0.109 ", "first_commands_of_the_readme_work"),

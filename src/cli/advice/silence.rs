@@ -51,8 +51,8 @@ pub(crate) fn controller_state(bit_rate: BitRate, start: Start, status: Status) 
 fn describe(options: &ListenOptions, start: Start, status: Status) -> String {
     let mut parts = controller_state(options.bitrate, start, status);
     if status.stopped {
-        let stopped = "the controller is stopped: another program stopped the bus, or the gateway has restarted; run again to \
-                       start it";
+        let stopped = "the controller is stopped: another program stopped the bus, or the gateway has restarted; run \
+                       can-listen again to start it";
         parts.insert(0, stopped.to_owned());
     }
     if parts.is_empty() {

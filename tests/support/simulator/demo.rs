@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         None => {}
         Some("--gateway") => {
             eprintln!(
-                "demo: a simulated gateway that streams 20 frames a second, until Ctrl-C; in another terminal, try: \
-                 can-listen --target {target}"
+                "demo: a simulated gateway that streams 20 frames a second, until Ctrl-C; in another terminal, try:\n\
+                 export CAN_TARGET={target}\ncan-listen"
             );
             loop {
                 thread::park();
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
         }
     }
     eprintln!(
-        "demo: can-listen on a simulated gateway that streams 20 frames a second; in another terminal, try: \
-         can-stop --target {target}"
+        "demo: can-listen on a simulated gateway that streams 20 frames a second; in another terminal, try:\n\
+         cargo run --release --bin can-stop -- --target {target}"
     );
     let arguments = ["can-listen", "--bind", "127.0.0.1:0", "--stop-on-exit", "--target", &target];
     listen::run(&ListenOptions::parse_from(arguments))
