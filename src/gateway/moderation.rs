@@ -20,8 +20,9 @@ const AIM_SIZE: usize = 3 * 2304;
 /// 90,000 datagrams of 2.25 KiB, or 260,000 over loopback.
 const MAX_FILL_RATE: u64 = 200_000_000;
 
-/// Reads that follow each other this closely belong to one wake-up: the second datagram was queued.
-const SAME_WAKEUP: Duration = Duration::from_micros(5);
+/// Reads that follow each other this closely belong to one wake-up: the second datagram was queued. A CAN bus, or four at
+/// once, has longer gaps between its frames.
+const SAME_WAKEUP: Duration = Duration::from_micros(20);
 
 /// How many wake-ups a rest must replace to be worthwhile. The timer that ends it costs more than a wake-up by a datagram.
 const MIN_WAKEUPS_PER_REST: u32 = 5;
