@@ -487,7 +487,9 @@ fn full_stderr_and_events_hold_up_no_shutdown() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(SeqCst) {
-                gateway.send_to(address, b"E 1 ERRORWARNING SET\nE 1 ERRORWARNING RESET\n");
+                // A queue that is full would lose the answer to STOP too.
+                let events = (0..100).map(|_| b"E 1 ERRORWARNING SET\nE 1 ERRORWARNING RESET\n".to_vec());
+                send_at_the_pace_of(address, events, |event| gateway.send_to(address, event));
             }
         });
         listener.signal(Signal::SIGTERM);
