@@ -1,15 +1,15 @@
 //! Every hint and remedy: turns a fact into help. The only place that names options in a hint.
 
 mod failure;
+mod no_data;
 mod record;
-mod silence;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use record::{record_error, record_start};
-pub(crate) use silence::{controller_state, silence};
+pub(crate) use no_data::{no_data, start_again};
 
 use crate::cli::address::DEFAULT_PORT;
 use crate::gateway::{NetworkError, OpenError};
@@ -23,20 +23,21 @@ pub(crate) fn open_error(error: &OpenError) -> String {
         OpenError::Create(error) => format!("cannot create a UDP socket: {error}; are too many files open?"),
         OpenError::Bind(local, error) => bind_error(*local, error),
         OpenError::Connect(gateway, error) => send_error(*gateway, error),
+        OpenError::Family { .. } => error.to_string(),
     }
 }
 
-/// Explains an error of the network.
-pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError) -> String {
+/// Explains an error of the network. `has_answered`: something has come from the gateway.
+pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answered: bool) -> String {
     let cause = error.io_error();
     if error.port_is_closed() {
-        return format!(
-            "nothing listens on UDP port {} of {} (ICMP port unreachable); wrong --target, or is the gateway still \
-             starting?{}",
-            gateway.port(),
-            gateway.ip(),
-            vendor_port(gateway)
-        );
+        let hint = if has_answered {
+            "is the gateway restarting?".to_owned()
+        } else {
+            format!("wrong --target, or is the gateway still starting?{}", vendor_port(gateway))
+        };
+        let (ip, port) = (gateway.ip(), gateway.port());
+        return format!("nothing listens on UDP port {port} of {ip} (ICMP port unreachable); {hint}");
     }
     match (error, cause.kind()) {
         (NetworkError::Receive(_), ErrorKind::HostUnreachable | ErrorKind::PermissionDenied) => format!(
@@ -56,10 +57,16 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
 }
 
+/// What may be wrong with a gateway that has answered before.
+fn is_lossy() -> &'static str {
+    "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it restarting"
+}
+
 /// Explains why a session has become deaf.
-pub(crate) fn address_lost(address: IpAddr, gateway: SocketAddr) -> String {
+pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> String {
+    let address = local.map(|local| format!(" {}", local.ip())).unwrap_or_default();
     format!(
-        "this machine no longer has the local address {address}, so nothing of {gateway} can arrive (DHCP, VPN?); run again \
+        "this machine no longer has the local address{address}, so nothing of {gateway} can arrive (DHCP, VPN?); run again \
          to use the new address"
     )
 }
