@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 pub(crate) use failure::{failure, filter_limit, takeover};
-pub(crate) use record::{record_error, record_start};
+pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
 pub(crate) use silence::{controller_state, silence};
 
 use crate::cli::address::DEFAULT_PORT;

@@ -14,13 +14,13 @@ const DROP_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How to get a larger receive buffer.
 pub(crate) const LARGER_BUFFER: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
 
-/// Returns what to call after each write to stdout. `receive_buffer` is what the kernel granted, in bytes.
+/// Returns what to call after each datagram. `receive_buffer` is what the kernel granted, in bytes.
 pub(crate) fn drop_check(
     drops: Arc<DropCounter>,
     waker: Waker,
     receive_buffer: usize,
     messages: Messages,
-) -> impl FnMut() + Send {
+) -> impl FnMut() {
     let mut next_check = Instant::now() + DROP_CHECK_INTERVAL;
     let mut is_reported = false;
     move || {

@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::anyhow;
 
 use crate::cli::advice;
-use crate::cli::messages::Messages;
+use crate::cli::messages::{Exit, Messages};
 use crate::cli::session::{Resources, TERMINAL_CHECK_INTERVAL};
 use crate::gateway::reply::{Line, lines};
 use crate::gateway::{Command, Connection, Event, NetworkError};
 use crate::text::escape_truncated;
 
 /// Returns when `START` has left.
-pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> Result<()> {
-    let Resources { options, gateway, messages, terminal, .. } = resources;
+pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> Result<(), Exit> {
+    let Resources { options, gateway, messages, terminal, limiter, began, .. } = resources;
     let setup = options.setup();
     if let Some(warning) = advice::filter_limit(&setup.filters) {
         messages.warn(warning);
@@ -25,31 +25,32 @@ pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> 
             Event::Early(datagram) => {
                 for line in lines(datagram).filter(|line| !matches!(Line::classify(line), Line::Frame(_))) {
                     let text = escape_truncated(line);
-                    messages.debug_from_gateway(&text, format_args!("received {text}"));
+                    if limiter.admits(Instant::now(), &text) {
+                        messages.debug(began.elapsed(), format_args!("received {text}"));
+                    }
                 }
             }
             Event::Sent { command, attempt, left } => {
-                debug_sent(messages, bus, command, attempt, left);
+                debug_sent(messages, *began, bus, command, attempt, left);
                 if left && matches!(command, Command::Start { .. }) {
                     return Ok(());
                 }
             }
             Event::InitRefused(text) => {
                 messages.info("the bus was already running; restarting it with these settings");
-                messages.debug(format_args!("INIT was refused: {text}"));
+                messages.debug(began.elapsed(), format_args!("INIT was refused: {text}"));
             }
             Event::Failed(failure) => {
                 let explanation = advice::failure(*gateway, bus.retry(), &failure, bus.network_error());
-                return Err(anyhow!("{explanation}{}", advice::takeover(bus.takeover())));
+                return Err(Exit::Failure(anyhow!("{explanation}{}", advice::takeover(bus.takeover()))));
             }
             // Decided here and not by the signal handler, so that no signal falls between START and the stream.
-            Event::Woken => messages.exit(
-                format_args!(
+            Event::Woken => {
+                return Err(Exit::Quit(format!(
                     "exited during the handshake; the bus may be running, stop it with:\n{}",
                     options.common.can_stop_command_line()
-                ),
-                130,
-            ),
+                )));
+            }
             Event::Timeout => {
                 next_terminal_check = Instant::now() + TERMINAL_CHECK_INTERVAL;
                 terminal.check();
@@ -60,11 +61,18 @@ pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> 
 }
 
 /// Reports a command that was sent, to a user who wants each step.
-pub(crate) fn debug_sent(messages: &Messages, bus: &Connection, command: Command, attempt: u32, left: bool) {
+pub(crate) fn debug_sent(
+    messages: &Messages,
+    began: Instant,
+    bus: &Connection,
+    command: Command,
+    attempt: u32,
+    left: bool,
+) {
     match bus.network_error() {
         Some(error @ NetworkError::Send(_)) if !left => {
-            messages.debug(format_args!("could not send {command}: {error}"))
+            messages.debug(began.elapsed(), format_args!("could not send {command}: {error}"))
         }
-        _ => messages.debug(format_args!("sent {command} (attempt {attempt})")),
+        _ => messages.debug(began.elapsed(), format_args!("sent {command} (attempt {attempt})")),
     }
 }

@@ -5,18 +5,18 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Error, anyhow};
 
 use crate::cli::address_watch::AddressWatch;
 use crate::cli::advice;
 use crate::cli::handshake::{debug_sent, handshake};
-use crate::cli::messages::Messages;
+use crate::cli::limiter::Limiter;
+use crate::cli::messages::{Exit, Messages};
 use crate::cli::notices::print;
 use crate::cli::options::ListenOptions;
-use crate::cli::report::{BusState, Report};
+use crate::cli::report::{Report, end};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown, Terminal};
 use crate::cli::silence::Silence;
 use crate::format::Format;
@@ -24,7 +24,7 @@ use crate::gateway::drops::DropCounter;
 use crate::gateway::reply::{Line, Reply, has_only_replies, lines};
 use crate::gateway::{Command, Connection, Event, Failure, Outcome};
 use crate::output::printer::Printer;
-use crate::output::spool::Spool;
+use crate::output::spool::Output;
 
 mod silence;
 
@@ -41,20 +41,36 @@ pub(crate) struct Resources<'a> {
     pub shutdown: Arc<Shutdown>,
     pub terminal: Terminal,
     pub printer: Printer,
-    pub spool: Arc<Spool>,
+    pub output: Arc<dyn Output>,
     pub drops: Arc<DropCounter>,
-    /// Receives the result of all writing to stdout.
-    pub stdout: Receiver<io::Result<()>>,
+    /// Called after each datagram.
+    pub drop_check: Box<dyn FnMut()>,
     pub messages: &'a Messages,
+    pub limiter: Limiter,
+    /// When the program began.
+    pub began: Instant,
+}
+
+/// What is known of the bus when the session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BusState {
+    /// The gateway refused to start it.
+    NotStarted,
+    /// Data has come, or the gateway confirmed `START`.
+    Running,
+    /// The gateway confirmed that it is stopped.
+    Stopped,
+    /// The gateway reported then that it is stopped.
+    ReportedStopped(Instant),
+    /// Nothing shows whether it runs.
+    Unknown,
 }
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away).
-///
-/// # Errors
-///
-/// What happened, to what, at which step, and what to try.
-pub(crate) fn run(mut resources: Resources<'_>, mut bus: Connection) -> Result<()> {
-    handshake(&mut resources, &mut bus)?;
+pub(crate) fn run(mut resources: Resources<'_>, mut bus: Connection) -> Exit {
+    if let Err(exit) = handshake(&mut resources, &mut bus) {
+        return exit;
+    }
     let mut session = Session::new(resources, bus);
     session.stream();
     session.report()
@@ -144,7 +160,7 @@ impl<'a> Session<'a> {
                     self.on_printed(false);
                 }
                 Event::Sent { command, attempt, left } => {
-                    debug_sent(self.resources.messages, &self.bus, command, attempt, left);
+                    debug_sent(self.resources.messages, self.resources.began, &self.bus, command, attempt, left);
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) => self.on_failure(failure),
@@ -185,6 +201,7 @@ impl<'a> Session<'a> {
     }
 
     fn on_printed(&mut self, is_data: bool) {
+        (self.resources.drop_check)();
         if is_data {
             if let Some(gap) = self.silence.on_data(self.bus.received_at()) {
                 self.resources.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
@@ -211,7 +228,7 @@ impl<'a> Session<'a> {
         match command {
             Command::Start { .. } => {
                 let answer = if let Outcome::Answered(_) = outcome { "answered" } else { "not answered" };
-                messages.debug(format_args!("START was {answer}"));
+                messages.debug(self.resources.began.elapsed(), format_args!("START was {answer}"));
             }
             Command::Stop { .. } => {
                 self.bus_state = BusState::Stopped;
@@ -287,34 +304,33 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Waits until everything is written, and prints what was counted.
-    fn report(mut self) -> Result<()> {
-        let Resources { options, shutdown, printer, spool, drops, stdout, messages, .. } = self.resources;
+    fn report(self) -> Exit {
+        let Resources { options, shutdown, printer, output, drops, messages, limiter, .. } = self.resources;
         // Datagrams dropped from here on are not counted.
         let drops = drops.count();
-        spool.close();
-        let write_error = shutdown.wait_for_stdout(&stdout, messages).err();
-        let report = Report {
-            stats: printer.stats,
-            drops,
-            written: spool.written(),
-            write_error,
-            messages_not_shown: messages.not_shown(),
-            network_errors: self.network_errors,
-            handshake_frames: self.bus.handshake_frames(),
-            duration: self.ended.unwrap_or_else(Instant::now) - self.started,
-            bus: self.bus_state,
-            can_stop: options.common.can_stop_command_line(),
-        };
-        if !options.common.quiet || report.has_losses() {
-            messages.warn(&report);
-        }
-        self.failures.extend(report.stdout_failure());
-        let Some(last) = self.failures.pop() else { return Ok(()) };
-        for error in self.failures {
-            messages.warn(format_args!("{error:#}"));
-        }
-        Err(last)
+        let duration = self.ended.unwrap_or_else(Instant::now) - self.started;
+        end(&*output, messages, &shutdown, self.failures, |written| {
+            let (bus, is_known_stopped) = match self.bus_state {
+                BusState::NotStarted => ("the bus was not started".to_owned(), true),
+                BusState::Running => ("the bus still runs".to_owned(), false),
+                BusState::Stopped => ("the bus is halted".to_owned(), true),
+                BusState::ReportedStopped(at) => {
+                    (format!("the bus was reported stopped {:.0} s ago", at.elapsed().as_secs_f64()), true)
+                }
+                BusState::Unknown => ("the bus may still run".to_owned(), false),
+            };
+            Report {
+                stats: printer.stats,
+                drops,
+                written,
+                messages_not_shown: limiter.suppressed() + messages.lost(),
+                network_errors: self.network_errors,
+                handshake_frames: self.bus.handshake_frames(),
+                duration,
+                bus,
+                can_stop: (!is_known_stopped).then(|| options.common.can_stop_command_line()),
+            }
+        })
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct ControllerEvent<'a> {
     pub text: &'a [u8],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StateChange {
     BusOff,
     ErrorWarningSet,

@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 
-use super::{Resources, Session};
+use super::{BusState, Resources, Session};
 use crate::cli::advice;
-use crate::cli::report::BusState;
 use crate::cli::silence::Verdict;
 use crate::gateway::{Answer, Connection, Outcome};
 
