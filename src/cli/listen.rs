@@ -3,13 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 
 use crate::cli::advice;
 use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
-use crate::cli::messages::{Messages, Verbosity, run_and_report};
+use crate::cli::limiter::Limiter;
+use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::ListenOptions;
 use crate::cli::session::{self, Resources};
 use crate::cli::shutdown::{Shutdown, stdout_was_closed};
@@ -18,9 +20,8 @@ use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
 use crate::output::printer::Printer;
-use crate::output::record::{Record, RecordStart};
 use crate::output::spool::Spool;
-use crate::output::stdout::StdoutThread;
+use crate::output::stdout::{Found, Stdout};
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away) or fails.
 /// Prints messages on stderr; returns the exit code.
@@ -33,10 +34,11 @@ pub fn run(options: &ListenOptions) -> ExitCode {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    run_and_report("can-listen", verbosity, |messages| listen(options, messages))
+    run_and_finish("can-listen", verbosity, |messages| listen(options, messages))
 }
 
-fn listen(options: &ListenOptions, messages: &Messages) -> Result<()> {
+fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
+    let began = Instant::now();
     let shutdown = Arc::new(Shutdown::default());
     let can_stop = options.common.can_stop_command_line();
     let terminal = shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
@@ -55,44 +57,55 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<()> {
         .info(format_args!("connecting to {gateway} (channel {}, {} kbit/s)", options.common.channel, options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
     let granted = receive_buffer(bus.socket()).unwrap_or_default();
-    debug_socket(&bus, granted, messages);
-    let spool = Spool::new().context("not enough memory for the output buffer, which takes 64 MiB; see: ulimit -v")?;
-    let spool = Arc::new(spool);
+    debug_socket(&bus, granted, messages, began);
     let drops = Arc::new(DropCounter::new(bus.socket()));
-    let record = open_record(options.format, messages)?;
+    let stdout = open_stdout(options.format, messages, began)?;
+    let preamble = stdout.preamble();
+    let output = Spool::start(stdout, bus.waker())
+        .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
-    let printer = Printer::new(encoder, record.preamble(), options.count, Arc::clone(&spool));
-    let after_write = drop_check(Arc::clone(&drops), bus.waker(), granted, messages.clone());
-    let waker = bus.waker();
-    let stdout = StdoutThread::start(record, Arc::clone(&spool), after_write, move || waker.wake())
-        .context("cannot write to stdout")?;
-    let resources =
-        Resources { options, gateway, shutdown, terminal, printer, spool: Arc::clone(&spool), drops, stdout, messages };
-    let result = session::run(resources, bus);
-    // A handshake that failed has not closed it.
-    spool.close();
-    result
+    let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
+    let drop_check = Box::new(drop_check(Arc::clone(&drops), bus.waker(), granted, messages.clone()));
+    let resources = Resources {
+        options,
+        gateway,
+        shutdown,
+        terminal,
+        printer,
+        output,
+        drops,
+        drop_check,
+        messages,
+        limiter: Limiter::default(),
+        began,
+    };
+    Ok(session::run(resources, bus))
 }
 
-fn debug_socket(bus: &Connection, granted: usize, messages: &Messages) {
+/// The time since 1970.
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn debug_socket(bus: &Connection, granted: usize, messages: &Messages, began: Instant) {
     if let Ok(local) = bus.socket().local_addr() {
-        messages.debug(format_args!("sending from {local}"));
+        messages.debug(began.elapsed(), format_args!("sending from {local}"));
     }
     let requested = if granted < RECEIVE_BUFFER {
         format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
     } else {
         String::new()
     };
-    messages.debug(format_args!("receive buffer: {} KiB granted{requested}", granted >> 10));
+    messages.debug(began.elapsed(), format_args!("receive buffer: {} KiB granted{requested}", granted >> 10));
 }
 
 /// Opens stdout, and reports how the session continues the file there.
-fn open_record(format: Format, messages: &Messages) -> Result<Record> {
-    let record = Record::open(format).map_err(|error| anyhow!(advice::record_error(&error)))?;
-    match (record.start(), advice::record_start(record.start())) {
-        (RecordStart::Unreadable, Some(message)) => messages.debug(message),
+fn open_stdout(format: Format, messages: &Messages, began: Instant) -> Result<Stdout> {
+    let stdout = Stdout::open(format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
+    match (stdout.found, advice::found(stdout.found)) {
+        (Found::Unreadable, Some(message)) => messages.debug(began.elapsed(), message),
         (_, Some(message)) => messages.warn(message),
         (_, None) => {}
     }
-    Ok(record)
+    Ok(stdout)
 }

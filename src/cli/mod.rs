@@ -5,6 +5,7 @@ pub(crate) mod address_watch;
 pub(crate) mod advice;
 pub(crate) mod drop_notice;
 pub(crate) mod handshake;
+pub(crate) mod limiter;
 pub mod listen;
 pub(crate) mod messages;
 pub(crate) mod notices;

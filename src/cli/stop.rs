@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 
 use crate::cli::advice;
-use crate::cli::messages::{Messages, Verbosity, run_and_report};
+use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::StopOptions;
 use crate::gateway::socket::open_send_only;
 use crate::gateway::{Command, Connection, NetworkError, OpenError, StartStopError};
@@ -15,9 +15,10 @@ use crate::gateway::{Command, Connection, NetworkError, OpenError, StartStopErro
 /// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
     let verbosity = if options.common.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-    run_and_report("can-stop", verbosity, |messages| {
+    run_and_finish("can-stop", verbosity, |messages| {
         let gateway = options.common.target.resolve(&options.common.local())?;
-        if options.confirm { confirm(options, gateway, messages) } else { send(options, gateway, messages) }
+        if options.confirm { confirm(options, gateway, messages) } else { send(options, gateway, messages) }?;
+        Ok(Exit::Success)
     })
 }
 

@@ -15,7 +15,7 @@ pub struct ControllerEvent<'a> {
 }
 
 /// What a [`ControllerEvent`] reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StateChange {
     /// `BUSOFF`: the controller has left the bus.

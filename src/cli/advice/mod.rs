@@ -8,8 +8,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 pub(crate) use failure::{failure, filter_limit, takeover};
-pub(crate) use record::{record_error, record_start};
 pub(crate) use no_data::{no_data, start_again};
+pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
 
 use crate::cli::address::DEFAULT_PORT;
 use crate::gateway::{NetworkError, OpenError};
