@@ -4,6 +4,7 @@ mod failure;
 mod record;
 mod silence;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,8 +12,8 @@ pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use record::{record_error, record_start};
 pub(crate) use silence::{controller_state, silence};
 
-use crate::cli::address::DEFAULT_PORT;
-use crate::gateway::{NetworkError, OpenError};
+use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
+use crate::gateway::{Failure, NetworkError, OpenError};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
 const VENDOR_PORT: u16 = 19228;
@@ -52,8 +53,25 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     if gateway.port() == VENDOR_PORT {
         return String::new();
     }
-    let there = SocketAddr::new(gateway.ip(), VENDOR_PORT);
+    let there = with_port(gateway, VENDOR_PORT);
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
+}
+
+/// What else a name could mean whose address does not answer.
+pub(crate) fn other_addresses(failure: &Failure, target: &Target, others: &[SocketAddr]) -> String {
+    if others.is_empty() || !matches!(failure, Failure::NoReply(..)) {
+        return String::new();
+    }
+    let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
+    format!("; {} also has {}", target.host(), others.join(", "))
+}
+
+/// Explains why nothing can be sent to the address of the own socket.
+pub(crate) fn own_address(Resolved { gateway, local, .. }: &Resolved) -> String {
+    format!(
+        "{gateway} is the address of this program's own socket; check --target, or use another local port, as in --bind {}",
+        next_port(*local)
+    )
 }
 
 /// Explains why a session has become deaf.
@@ -70,13 +88,15 @@ fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
         ErrorKind::AddrInUse => format!(
             "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
              :{port}). To listen to a second gateway, use another port, as in --bind {}",
-            SocketAddr::new(local.ip(), port.checked_add(1).unwrap_or(DEFAULT_PORT))
+            next_port(local)
         ),
         ErrorKind::AddrNotAvailable => {
             format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
         }
         ErrorKind::PermissionDenied => {
-            format!("cannot bind {local}: {error}; ports below 1024 need root, use another with --bind")
+            let cause =
+                if port < 1024 { "ports below 1024 need root" } else { "a security policy of this host forbids it" };
+            format!("cannot bind {local}: {error}; {cause}, use another port with --bind")
         }
         _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
         _ => format!("cannot bind {local}: {error}; check --bind"),
@@ -88,7 +108,8 @@ fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
     match error.kind() {
         _ if is_link_local_without_zone(gateway) => format!("cannot reach {gateway}: {error}; {ZONE_HINT} (--target)"),
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
-            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {}", gateway.ip())
+            let route = host(gateway).replace('%', " oif ");
+            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {route}")
         }
         ErrorKind::PermissionDenied => {
             format!(
@@ -105,6 +126,30 @@ fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
 }
 
 const ZONE_HINT: &str = "a link-local address needs its zone, as in [fe80::1%eth0]";
+
+/// The address without its port, as a resolver reads it: a link-local one has its interface as zone, by name if the system
+/// tells it.
+pub(crate) fn host(address: SocketAddr) -> String {
+    let index = match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => v6.scope_id().to_string(),
+        _ => return address.ip().to_string(),
+    };
+    let mut interfaces = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let has_index = |path| fs::read_to_string(path).is_ok_and(|text| text.trim() == index);
+    let name = interfaces.find(|interface| has_index(interface.path().join("ifindex")));
+    let zone = name.map_or(index.clone(), |interface| interface.file_name().to_string_lossy().into_owned());
+    format!("{}%{zone}", address.ip())
+}
+
+/// An address with this port instead, as an option's value.
+fn with_port(address: SocketAddr, port: u16) -> String {
+    if address.is_ipv4() { format!("{}:{port}", host(address)) } else { format!("[{}]:{port}", host(address)) }
+}
+
+/// The local address with another port, as an option's value.
+fn next_port(local: SocketAddr) -> String {
+    with_port(local, local.port().checked_add(1).unwrap_or(DEFAULT_PORT))
+}
 
 fn is_link_local_without_zone(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)

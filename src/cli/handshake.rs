@@ -13,7 +13,7 @@ use crate::text::escape_truncated;
 
 /// Returns when `START` has left.
 pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> Result<()> {
-    let Resources { options, gateway, messages, terminal, .. } = resources;
+    let Resources { options, gateway, others, messages, terminal, .. } = resources;
     let setup = options.setup();
     if let Some(warning) = advice::filter_limit(&setup.filters) {
         messages.warn(warning);
@@ -40,7 +40,8 @@ pub(crate) fn handshake(resources: &mut Resources<'_>, bus: &mut Connection) -> 
             }
             Event::Failed(failure) => {
                 let explanation = advice::failure(*gateway, bus.retry(), &failure, bus.network_error());
-                return Err(anyhow!("{explanation}{}", advice::takeover(bus.takeover())));
+                let others = advice::other_addresses(&failure, &options.common.target, others);
+                return Err(anyhow!("{explanation}{}{others}", advice::takeover(bus.takeover())));
             }
             // Decided here and not by the signal handler, so that no signal falls between START and the stream.
             Event::Woken => messages.exit(

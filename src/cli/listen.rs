@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 
+use crate::cli::address::Resolved;
 use crate::cli::advice;
 use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
 use crate::cli::messages::{Messages, Verbosity, run_and_report};
@@ -28,7 +29,7 @@ use crate::output::stdout::StdoutThread;
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, permanently. Such a signal ends the whole process at
 /// once, with exit code 130, unless it is the first one while the stream runs.
 pub fn run(options: &ListenOptions) -> ExitCode {
-    let verbosity = match (options.common.quiet, options.verbose) {
+    let verbosity = match (options.quiet, options.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
@@ -48,9 +49,12 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<()> {
     if stdout_was_closed() {
         messages.warn("stdout is closed, or leads to /dev/null: the data is discarded; redirect it, as in > bus.txt");
     }
-    let gateway = options.common.target.resolve(&options.common.local())?;
-    let bus = Connection::open(options.common.local().address(gateway), gateway)
-        .map_err(|error| anyhow!(advice::open_error(&error)))?;
+    let resolved = options.common.resolve()?;
+    if resolved.is_own_address() {
+        return Err(anyhow!(advice::own_address(&resolved)));
+    }
+    let Resolved { gateway, local, others } = resolved;
+    let bus = Connection::open(local, gateway).map_err(|error| anyhow!(advice::open_error(&error)))?;
     messages
         .info(format_args!("connecting to {gateway} (channel {}, {} kbit/s)", options.common.channel, options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
@@ -66,8 +70,18 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<()> {
     let waker = bus.waker();
     let stdout = StdoutThread::start(record, Arc::clone(&spool), after_write, move || waker.wake())
         .context("cannot write to stdout")?;
-    let resources =
-        Resources { options, gateway, shutdown, terminal, printer, spool: Arc::clone(&spool), drops, stdout, messages };
+    let resources = Resources {
+        options,
+        gateway,
+        others,
+        shutdown,
+        terminal,
+        printer,
+        spool: Arc::clone(&spool),
+        drops,
+        stdout,
+        messages,
+    };
     let result = session::run(resources, bus);
     // A handshake that failed has not closed it.
     spool.close();

@@ -38,6 +38,8 @@ const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct Resources<'a> {
     pub options: &'a ListenOptions,
     pub gateway: SocketAddr,
+    /// Further addresses of the gateway's name.
+    pub others: Vec<SocketAddr>,
     pub shutdown: Arc<Shutdown>,
     pub terminal: Terminal,
     pub printer: Printer,
@@ -100,10 +102,7 @@ impl<'a> Session<'a> {
         resources.printer.begin();
         // A time stamp is the time of reading, and people read a terminal.
         bus.set_moderated(resources.options.format == Format::Raw && !io::stdout().is_terminal());
-        resources.messages.info(format_args!(
-            "START sent to {} (channel {}); waiting for data (Ctrl-C to stop)",
-            resources.gateway, resources.options.common.channel
-        ));
+        resources.messages.info(format_args!("START sent to {}; waiting for data (Ctrl-C to stop)", resources.gateway));
         Session {
             stage: Stage::Streaming,
             bus_state: BusState::Unknown,
@@ -306,7 +305,7 @@ impl<'a> Session<'a> {
             bus: self.bus_state,
             can_stop: options.common.can_stop_command_line(),
         };
-        if !options.common.quiet || report.has_losses() {
+        if !options.quiet || report.has_losses() {
             messages.warn(&report);
         }
         self.failures.extend(report.stdout_failure());

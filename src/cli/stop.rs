@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 
+use crate::cli::address::Resolved;
 use crate::cli::advice;
 use crate::cli::messages::{Messages, Verbosity, run_and_report};
 pub use crate::cli::options::StopOptions;
@@ -14,16 +15,17 @@ use crate::gateway::{Command, Connection, NetworkError, OpenError, StartStopErro
 
 /// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
-    let verbosity = if options.common.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let verbosity = if options.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     run_and_report("can-stop", verbosity, |messages| {
-        let gateway = options.common.target.resolve(&options.common.local())?;
-        if options.confirm { confirm(options, gateway, messages) } else { send(options, gateway, messages) }
+        let resolved = options.common.resolve()?;
+        if options.confirm { confirm(options, &resolved, messages) } else { send(options, &resolved, messages) }
     })
 }
 
-fn send(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> Result<()> {
+fn send(options: &StopOptions, resolved: &Resolved, messages: &Messages) -> Result<()> {
+    let gateway = resolved.gateway;
     let command = Command::Stop { channel: options.common.channel };
-    let socket = open_with_port_fallback(options, gateway, messages, open_send_only)?;
+    let socket = open_with_port_fallback(resolved, messages, open_send_only)?;
     socket
         .send_to(&command.datagram(), gateway)
         .map_err(|error| anyhow!(advice::network_error(gateway, &NetworkError::Send(error))))?;
@@ -31,10 +33,11 @@ fn send(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> Resu
     Ok(())
 }
 
-fn confirm(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> Result<()> {
+fn confirm(options: &StopOptions, resolved: &Resolved, messages: &Messages) -> Result<()> {
+    let gateway = resolved.gateway;
     let channel = options.common.channel;
     // On a port that a listener shares, the answer would be delivered to the listener; so this one is not shared.
-    let mut bus = open_with_port_fallback(options, gateway, messages, Connection::open)?;
+    let mut bus = open_with_port_fallback(resolved, messages, Connection::open)?;
     bus.set_retry(options.retry.config());
     match bus.stop(channel) {
         Ok(()) => {
@@ -43,7 +46,9 @@ fn confirm(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> R
             Ok(())
         }
         Err(StartStopError::Failed { failure, network_error }) => {
-            Err(anyhow!(advice::failure(gateway, bus.retry(), &failure, network_error.as_ref())))
+            let explanation = advice::failure(gateway, bus.retry(), &failure, network_error.as_ref());
+            let others = advice::other_addresses(&failure, &options.common.target, &resolved.others);
+            Err(anyhow!("{explanation}{others}"))
         }
         Err(error) => Err(error.into()),
     }
@@ -51,17 +56,18 @@ fn confirm(options: &StopOptions, gateway: SocketAddr, messages: &Messages) -> R
 
 /// Stopping the bus matters more than the port: a free one is used when the one asked for is in use.
 fn open_with_port_fallback<T>(
-    options: &StopOptions,
-    gateway: SocketAddr,
+    resolved: &Resolved,
     messages: &Messages,
     open: fn(SocketAddr, SocketAddr) -> Result<T, OpenError>,
 ) -> Result<T> {
-    let local = options.common.local();
-    let opened = match open(local.address(gateway), gateway) {
+    let Resolved { gateway, mut local, .. } = *resolved;
+    let opened = match open(local, gateway) {
         Err(OpenError::Bind(in_use, error)) if error.kind() == io::ErrorKind::AddrInUse => {
             messages.info(format_args!("UDP port {} is already in use; sending from a free port", in_use.port()));
-            open(local.with_any_port().address(gateway), gateway)
+            local.set_port(0);
+            open(local, gateway)
         }
+        Ok(_) if resolved.is_own_address() => return Err(anyhow!(advice::own_address(resolved))),
         opened => opened,
     };
     opened.map_err(|error| anyhow!(advice::open_error(&error)))

@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -143,8 +143,9 @@ pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 /// # Errors
 ///
 /// The system's: it has no such address, or no route.
-pub(crate) fn source_address(local: IpAddr, gateway: SocketAddr) -> io::Result<IpAddr> {
-    let socket = UdpSocket::bind(SocketAddr::new(local, 0))?;
+pub(crate) fn source_address(mut local: SocketAddr, gateway: SocketAddr) -> io::Result<IpAddr> {
+    local.set_port(0);
+    let socket = UdpSocket::bind(local)?;
     socket.connect(gateway)?;
     Ok(socket.local_addr()?.ip())
 }
@@ -154,12 +155,15 @@ pub(crate) fn source_address(local: IpAddr, gateway: SocketAddr) -> io::Result<I
 pub(crate) fn address_is_lost(address: IpAddr, gateway: SocketAddr) -> bool {
     let bound = UdpSocket::bind(SocketAddr::new(address, 0));
     let is_gone = bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
-    let any = if gateway.is_ipv4() {
-        IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED)
-    };
-    is_gone && source_address(any, gateway).is_ok_and(|source| source != address)
+    is_gone && source_address(wildcard(gateway, 0), gateway).is_ok_and(|source| source != address)
+}
+
+/// The address that stands for all local ones of the gateway's family.
+pub(crate) fn wildcard(gateway: SocketAddr, port: u16) -> SocketAddr {
+    match gateway {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
 }
 
 fn create(gateway: SocketAddr) -> Result<Socket, OpenError> {

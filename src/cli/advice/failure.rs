@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{network_error, vendor_port};
+use super::{host, network_error, vendor_port};
 use crate::gateway::handshake::error_number;
 use crate::gateway::{Command, Failure, Filter, NetworkError, RetryConfig, Takeover};
 
@@ -51,7 +51,7 @@ fn no_reply(gateway: SocketAddr, something_came: bool, network: Option<&NetworkE
         None if something_came => "is another program using this gateway?".to_owned(),
         None => format!(
             "is the gateway on, and reachable (ping {})? Only answers from exactly that address and port count.{}",
-            gateway.ip(),
+            host(gateway),
             vendor_port(gateway)
         ),
     }
