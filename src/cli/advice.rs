@@ -94,9 +94,11 @@ fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
             format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
         }
         ErrorKind::PermissionDenied => {
-            let cause =
-                if port < 1024 { "ports below 1024 need root" } else { "a security policy of this host forbids it" };
-            format!("cannot bind {local}: {error}; {cause}, use another port with --bind")
+            let why = match port {
+                1..1024 => "ports below 1024 need root.",
+                _ => "does a security policy of this host forbid that port?",
+            };
+            format!("cannot bind {local}: {error}; {why} Use another with --bind")
         }
         _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
         _ => format!("cannot bind {local}: {error}; check --bind"),
@@ -154,3 +156,6 @@ fn next_port(local: SocketAddr) -> String {
 fn is_link_local_without_zone(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
 }
+
+#[cfg(test)]
+mod tests;
