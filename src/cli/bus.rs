@@ -43,7 +43,7 @@ struct Query {
 }
 
 /// The error state of a controller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Health {
     #[default]
     Good,

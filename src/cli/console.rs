@@ -85,7 +85,7 @@ impl<'a> Console<'a> {
             return content;
         }
         let pending = &mut self.pending;
-        let mut quote = |line, message: &dyn Fn(&str) -> String| {
+        let mut quote = |line: &[u8], message: &dyn Fn(&str) -> String| {
             let text = escape_truncated(line);
             pending.push(Quote { message: message(&text), text, is_debug: false });
         };

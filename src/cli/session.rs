@@ -2,6 +2,7 @@
 //! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; here is what follows from it.
 
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 /// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
 pub(crate) struct Session<'a> {
     options: &'a ListenOptions,
+    /// Further addresses of the gateway's name.
+    others: Vec<SocketAddr>,
     bus: Connection,
     console: Console<'a>,
     output: Arc<dyn Output>,
@@ -75,6 +78,7 @@ enum Stage {
 impl<'a> Session<'a> {
     pub fn new(
         options: &'a ListenOptions,
+        others: Vec<SocketAddr>,
         bus: Connection,
         console: Console<'a>,
         output: Arc<dyn Output>,
@@ -84,6 +88,7 @@ impl<'a> Session<'a> {
         let now = bus.now();
         Session {
             options,
+            others,
             console,
             output,
             shutdown,
@@ -136,7 +141,9 @@ impl<'a> Session<'a> {
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) if matches!(self.stage, Stage::Starting { .. }) => {
-                    return Exit::Failure(anyhow!(advice::failure(&failure, self.known.has_answered)));
+                    let explanation = advice::failure(&failure, self.known.has_answered);
+                    let others = advice::other_addresses(&failure, &self.options.common.target, &self.others);
+                    return Exit::Failure(anyhow!("{explanation}{others}"));
                 }
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(error) => {
@@ -318,7 +325,11 @@ impl<'a> Session<'a> {
         let is_refused = matches!(failure.cause, Cause::Refused(_));
         let message = advice::failure(&failure, self.known.has_answered);
         if failure.command.verb == Verb::Stop {
-            if is_refused { self.known.on_stop_refused(now) } else { self.known.on_doubt(now) }
+            if is_refused {
+                self.known.on_stop_refused(now)
+            } else {
+                self.known.on_doubt(now)
+            }
             self.failures.push(anyhow!(message));
             return self.drain();
         }

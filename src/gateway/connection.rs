@@ -536,7 +536,8 @@ impl Connection {
         if self.catching_up.is_none() {
             if let Some(rest) = self.rest.take() {
                 if self.may_rest() {
-                    self.transport.sleep(until.map_or(rest, |until| rest.min(until.saturating_duration_since(self.now))));
+                    self.transport
+                        .sleep(until.map_or(rest, |until| rest.min(until.saturating_duration_since(self.now))));
                     self.now = self.transport.now();
                 }
                 self.catch_up();

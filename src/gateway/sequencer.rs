@@ -438,12 +438,7 @@ impl Sequencer {
     }
 
     /// What follows the end of a command: something to report, or the next step.
-    fn on_done(
-        &mut self,
-        command: Command,
-        transmissions: u32,
-        outcome: Outcome,
-    ) -> Result<Option<Action>, Failure> {
+    fn on_done(&mut self, command: Command, transmissions: u32, outcome: Outcome) -> Result<Option<Action>, Failure> {
         use Answer::{Ok as Done, Refused};
         use Outcome::{Answered, NoReply};
         let step = mem::replace(&mut self.step, Step::Idle);

@@ -57,10 +57,7 @@ impl RetryConfig {
     /// The same within the ranges that the state machine can count with.
     fn clamped(self) -> RetryConfig {
         const DAY: Duration = Duration::from_secs(86_400);
-        RetryConfig {
-            timeout: self.timeout.clamp(Duration::from_millis(1), DAY),
-            attempts: self.attempts.max(1),
-        }
+        RetryConfig { timeout: self.timeout.clamp(Duration::from_millis(1), DAY), attempts: self.attempts.max(1) }
     }
 }
 
@@ -206,7 +203,7 @@ impl Transaction {
                 return Next::ReadQueued;
             }
             State::Awaiting { command, max_transmissions, attempts, transmissions, next_attempt_at, .. }
-                if *attempts < self.retry.attempts && transmissions < max_transmissions =>
+                if *attempts < self.retry.attempts && *transmissions < *max_transmissions =>
             {
                 if now < *next_attempt_at {
                     return Next::Wait(*next_attempt_at);

@@ -113,7 +113,9 @@ impl Udp {
         };
         // Setting it exactly would cost a system call for every datagram, since a deadline moves with each.
         let suits = match (wanted, self.read_timeout) {
-            (Some(wanted), Some(set)) => set <= wanted && (set >= wanted - wanted / 8 && !self.timed_out || set == wanted),
+            (Some(wanted), Some(set)) => {
+                set <= wanted && (set >= wanted - wanted / 8 && !self.timed_out || set == wanted)
+            }
             (wanted, set) => wanted == set,
         };
         if !suits {

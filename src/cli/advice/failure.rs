@@ -1,6 +1,6 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
-use super::{is_lossy, network_error, vendor_port};
+use super::{host, is_lossy, network_error, vendor_port};
 use crate::gateway::{Cause, Command, Failure, Filter, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
@@ -30,7 +30,7 @@ fn no_reply(failure: &Failure, has_answered: bool) -> String {
         (Some(error), Some(gateway)) => network_error(gateway, error, has_answered),
         (_, Some(gateway)) if !has_answered => format!(
             "is the gateway on, and reachable (ping {})? Only answers from exactly that address and port count.{}",
-            gateway.ip(),
+            host(gateway),
             vendor_port(gateway)
         ),
         _ => format!("{}, or is another program using it?", is_lossy()),
@@ -64,8 +64,10 @@ fn refusal(Command { channel, verb }: Command, number: Option<u32>) -> String {
 fn doubt(Command { channel, verb }: Command, number: Option<u32>) -> String {
     match (number, verb) {
         (Some(12), _) => format!("this gateway has no such CAN port; check --channel ({channel})"),
-        (_, Verb::Start) => "it is in doubt whether the bus was started; try can-stop --confirm, then start again".to_owned(),
-        (_, Verb::Stop) => "it is in doubt whether the bus is stopped; try can-stop --confirm".to_owned(),
+        (_, Verb::Start) => {
+            "it is in doubt whether the bus was started; try can-stop --confirm, then start again".to_owned()
+        }
+        (_, Verb::Stop) => "it is in doubt whether the bus is stopped; try again".to_owned(),
         (Some(4 | 6), _) => format!("{TOO_MANY_FILTERS}; the bus was not started"),
         (Some(10), _) => format!("{WRONG_STATE}; the bus was not started"),
         _ => "it is in doubt whether the filter is set; check --filter; the bus was not started".to_owned(),

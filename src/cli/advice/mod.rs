@@ -4,6 +4,7 @@ mod failure;
 mod no_data;
 mod record;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
@@ -11,8 +12,8 @@ pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
 
-use crate::cli::address::DEFAULT_PORT;
-use crate::gateway::{NetworkError, OpenError};
+use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
+use crate::gateway::{Cause, Failure, NetworkError, OpenError};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
 const VENDOR_PORT: u16 = 19228;
@@ -53,7 +54,7 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     if gateway.port() == VENDOR_PORT {
         return String::new();
     }
-    let there = SocketAddr::new(gateway.ip(), VENDOR_PORT);
+    let there = with_port(gateway, VENDOR_PORT);
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
 }
 
@@ -62,9 +63,26 @@ fn is_lossy() -> &'static str {
     "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it restarting"
 }
 
+/// What else a name could mean whose address does not answer.
+pub(crate) fn other_addresses(failure: &Failure, target: &Target, others: &[SocketAddr]) -> String {
+    if others.is_empty() || !matches!(failure.cause, Cause::NoReply { .. }) {
+        return String::new();
+    }
+    let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
+    format!("; {} also has {}", target.host(), others.join(", "))
+}
+
+/// Explains why nothing can be sent to the address of the own socket.
+pub(crate) fn own_address(Resolved { gateway, local, .. }: &Resolved) -> String {
+    format!(
+        "{gateway} is the address of this program's own socket; check --target, or use another local port, as in --bind {}",
+        next_port(*local)
+    )
+}
+
 /// Explains why a session has become deaf.
 pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> String {
-    let address = local.map(|local| format!(" {}", local.ip())).unwrap_or_default();
+    let address = local.map(|local| format!(" {}", host(local))).unwrap_or_default();
     format!(
         "this machine no longer has the local address{address}, so nothing of {gateway} can arrive (DHCP, VPN?); run again \
          to use the new address"
@@ -77,13 +95,17 @@ fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
         ErrorKind::AddrInUse => format!(
             "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
              :{port}). To listen to a second gateway, use another port, as in --bind {}",
-            SocketAddr::new(local.ip(), port.checked_add(1).unwrap_or(DEFAULT_PORT))
+            next_port(local)
         ),
         ErrorKind::AddrNotAvailable => {
             format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
         }
         ErrorKind::PermissionDenied => {
-            format!("cannot bind {local}: {error}; ports below 1024 need root, use another with --bind")
+            let why = match port {
+                1..1024 => "ports below 1024 need root.",
+                _ => "does a security policy of this host forbid that port?",
+            };
+            format!("cannot bind {local}: {error}; {why} Use another with --bind")
         }
         _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
         _ => format!("cannot bind {local}: {error}; check --bind"),
@@ -91,11 +113,12 @@ fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
 }
 
 /// Explains why this machine does not send.
-fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
+pub(crate) fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
     match error.kind() {
         _ if is_link_local_without_zone(gateway) => format!("cannot reach {gateway}: {error}; {ZONE_HINT} (--target)"),
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
-            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {}", gateway.ip())
+            let route = host(gateway).replace('%', " oif ");
+            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {route}")
         }
         ErrorKind::PermissionDenied => {
             format!(
@@ -113,6 +136,33 @@ fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
 
 const ZONE_HINT: &str = "a link-local address needs its zone, as in [fe80::1%eth0]";
 
+/// The address without its port, as a resolver reads it: a link-local one has its interface as zone, by name if the system
+/// tells it.
+pub(crate) fn host(address: SocketAddr) -> String {
+    let index = match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => v6.scope_id().to_string(),
+        _ => return address.ip().to_string(),
+    };
+    let mut interfaces = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let has_index = |path| fs::read_to_string(path).is_ok_and(|text| text.trim() == index);
+    let name = interfaces.find(|interface| has_index(interface.path().join("ifindex")));
+    let zone = name.map_or(index.clone(), |interface| interface.file_name().to_string_lossy().into_owned());
+    format!("{}%{zone}", address.ip())
+}
+
+/// An address with this port instead, as an option's value.
+fn with_port(address: SocketAddr, port: u16) -> String {
+    if address.is_ipv4() { format!("{}:{port}", host(address)) } else { format!("[{}]:{port}", host(address)) }
+}
+
+/// The local address with another port, as an option's value.
+fn next_port(local: SocketAddr) -> String {
+    with_port(local, local.port().checked_add(1).unwrap_or(DEFAULT_PORT))
+}
+
 fn is_link_local_without_zone(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,12 +25,16 @@ pub(crate) fn no_data(
         (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok"),
         (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text),
         (_, Some(error)) => network_error(gateway, error, known.has_answered),
-        (Some(Outcome::NoReply(_)), None) => "no answer to STATUS: has the gateway lost power, is the network or the VPN \
+        (Some(Outcome::NoReply(_)), None) => {
+            "no answer to STATUS: has the gateway lost power, is the network or the VPN \
                                               down, or does it not know STATUS?"
-            .to_owned(),
-        (None, None) if known.has_frames() => "is the bus silent, has the gateway lost power, or did another program stop \
+                .to_owned()
+        }
+        (None, None) if known.has_frames() => {
+            "is the bus silent, has the gateway lost power, or did another program stop \
                                                the bus or take the stream over?"
-            .to_owned(),
+                .to_owned()
+        }
         (None, None) => {
             let mut guesses = health(options, known);
             guesses.push(format!("the bus is silent, --bitrate {} is wrong", options.bitrate));
