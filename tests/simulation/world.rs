@@ -477,10 +477,10 @@ impl World {
         let line = String::from_utf8_lossy(datagram).trim_end().to_owned();
         let number = self.log.transmissions.len();
         let fate = self.faults.iter().find(|(transmission, _)| *transmission == number).map(|(_, fate)| fate.clone());
-        let error = match (self.send_error, &fate) {
-            (Some(error), _) | (None, Some(Fate::Fails(error))) => Some(*error),
+        let error = self.send_error.or(match &fate {
+            Some(Fate::Fails(error)) => Some(*error),
             _ => None,
-        };
+        });
         self.log.transmissions.push(Transmission {
             verb: Verb::of(&line),
             line,
