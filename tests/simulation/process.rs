@@ -168,14 +168,16 @@ impl Transport for Door {
                     return Err(ErrorKind::WouldBlock.into());
                 }
             }
+            let until = limit.min(self.0.world().now + 100_000 * SECOND);
             let was_woken = self.0.world().woken;
-            let until = if limit == Time::MAX { self.0.world().now + 100_000 * SECOND } else { limit };
             self.0.wait(until, |world| world.is_readable() || world.woken != was_woken);
-            if limit == Time::MAX && self.0.world().now >= until {
+            let world = self.0.world();
+            if limit == Time::MAX && world.now >= until {
+                drop(world);
                 // Nothing will ever happen again.
                 panic::resume_unwind(Box::new(Unwound::Livelock));
             }
-            if self.0.world().woken && !was_woken && !self.0.world().is_readable() {
+            if world.woken && !was_woken && !world.is_readable() {
                 return Err(ErrorKind::WouldBlock.into());
             }
         }
@@ -250,7 +252,10 @@ impl Output for Door {
 
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>> {
         self.0.enter(COST);
-        let (now, file) = (self.0.world().now, self.0.world().file);
+        let (now, file) = {
+            let world = self.0.world();
+            (world.now, world.file)
+        };
         let Some((takes, fails)) = file else { return Some(Ok(())) };
         let done = *self.0.world().stdout.synced_at.get_or_insert(now + takes);
         let until = timeout.map_or(done, |timeout| done.min(now + micros(timeout)));
