@@ -36,7 +36,7 @@ pub enum Sentence {
     /// What the report says of the bus.
     Bus,
     /// A command has failed for want of an answer.
-    NoReply { command: String, attempts: u64, timeout: f64 },
+    NoReply { command: String, attempts: u64, timeout: Option<f64> },
     CanStop,
     Debug,
     Other,
@@ -135,8 +135,9 @@ pub fn recognise(line: &str) -> Sentence {
         return report;
     }
     if let Some((what, rest)) = line.strip_prefix("no reply to ").and_then(|rest| rest.split_once(" from ")) {
+        // None of them left, otherwise.
         let attempts = number_between(rest, " in ", " attempt").unwrap_or(0.0) as u64;
-        let timeout = number_between(rest, " of ", " s").unwrap_or(-1.0);
+        let timeout = number_between(rest, " of ", " s").filter(|_| attempts > 0);
         return S::NoReply { command: what.to_owned(), attempts, timeout };
     }
     if claims(line).next().is_some() && !line.contains("CAN ") {

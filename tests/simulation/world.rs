@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 
 use super::device::{ControllerState, Device};
 use super::log::{By, Fact, Log, MILLISECOND, Origin, Packet, Pushed, SECOND, Time, Transmission, Truth, Verb};
+use super::protocol::{self, Line};
 use super::plan::{Copy, Fate, Happening, Item, Kind, Plan, SendError};
 
 /// How long a datagram takes in one direction.
@@ -361,7 +362,9 @@ impl World {
             Happening::StreamTaken(on) => self.truth.stream_is_ours = !on,
             Happening::Text(bytes) => {
                 if self.truth.power && !self.truth.port_closed {
-                    self.send_to_us(bytes.clone(), Origin::Text, 0);
+                    let is_frame = |line: &Line| matches!(line, Line::Frame(1..=4));
+                    let frames = protocol::lines(bytes).iter().filter(|line| is_frame(line)).count();
+                    self.send_to_us(bytes.clone(), Origin::Text, frames as u64);
                 }
                 return;
             }

@@ -98,7 +98,7 @@ impl Ends {
             });
         }
         // STOP ends the waiting for frames.
-        let until = view.stop_sent.filter(|_| view.options.stop_on_exit).unwrap_or(now);
+        let until = view.first_stop_sent.filter(|_| view.options.stop_on_exit).unwrap_or(now);
         let since = view.frame.filter(|frame| frame.read <= until).map_or(start, |frame| frame.read);
         if !view.is_complete {
             self.check_idle(view, since, until, found);
@@ -108,11 +108,11 @@ impl Ends {
     fn on_exit(&self, view: &View<'_>, code: u8, found: &mut Findings) {
         let now = view.now;
         let options = &view.options;
-        let before_start = |signal: &Time| view.start_left.is_none_or(|start| *signal <= start);
-        let is_early = view.signals.first().is_some_and(before_start);
+        // The signal may have come while START was being sent.
+        let is_early = !view.signals.is_empty() && (view.start_left.is_none() || view.started_after_signal);
         match code {
             0 if options.is_can_stop => {
-                found.check(self.halted || options.quiet, now, "39 can-stop succeeds without a confirmation", String::new);
+                found.check(self.halted || options.quiet || view.not_shown, now, "39 can-stop succeeds without a confirmation", String::new);
             }
             0 => {
                 let reader_gone = view.log.facts.iter().any(|(_, fact)| {
@@ -122,7 +122,7 @@ impl Ends {
                 found.check(asked, now, "39 exit 0, but nothing asked for the end", String::new);
                 let stopped = view.group(Verb::Stop).is_some_and(|stop| stop.answered.is_some()) || !options.stop_on_exit;
                 found.check(stopped, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
-                found.check(!options.stop_on_exit || self.halted || options.quiet, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
+                found.check(!options.stop_on_exit || self.halted || options.quiet || view.not_shown, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
                 found.check(!is_early, now, "41 a signal before START, and not 130", String::new);
                 found.check(view.start_left.is_some(), now, "39 exit 0 before START", String::new);
             }
@@ -228,7 +228,7 @@ impl Area for Ends {
             Some(Ending::Panic(text)) => found.add(view.now, "44 a panic", text.clone()),
             Some(Ending::Livelock) => found.add(view.now, "44 the session does not end", ""),
             Some(Ending::Quit) => {
-                let early = view.start_left.is_none_or(|start| view.signals.first().is_some_and(|&signal| signal <= start));
+                let early = view.start_left.is_none() && !view.signals.is_empty();
                 let enough = view.signals.len() >= 2 || early;
                 found.check(enough, view.now, "41 a signal quits at once", String::new);
             }

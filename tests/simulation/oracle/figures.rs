@@ -2,7 +2,7 @@
 
 use super::view::{View, frames_in};
 use super::{Area, Findings};
-use crate::simulation::log::{Ending, Fact, MILLISECOND, Origin, Pushed, SECOND, Time, seconds};
+use crate::simulation::log::{Ending, Fact, MILLISECOND, Origin, Pushed, SECOND, Time, Verb, seconds};
 use crate::simulation::protocol::Line;
 use crate::simulation::sentences::{Sentence, recognise};
 
@@ -35,7 +35,8 @@ pub struct Figures {
     drops_after_start: Option<u64>,
     drops_at_end: u64,
     errors_after_start: [u64; 2],
-    buffer_loss_said: bool,
+    /// Since when a loss of the output buffer is not told.
+    buffer_loss_since: Option<Time>,
     kernel_loss: Vec<Time>,
     kernel_loss_told: u64,
     /// Since when kernel drops are not told.
@@ -59,7 +60,7 @@ impl Figures {
             return;
         }
         let answers_status = match read.origin {
-            Origin::Answer(index) => view.log.transmissions[index].verb == crate::simulation::log::Verb::Status,
+            Origin::Answer(index) => view.log.transmissions[index].verb == Verb::Status,
             _ => false,
         };
         let is_status = |line: &Line| matches!(line, Line::Status(port, _) if *port == view.options.port);
@@ -72,8 +73,13 @@ impl Figures {
         }
         self.countable += 1;
         self.countable_bytes += read.bytes.len() as u64;
-        self.malformed += view.last_lines.iter().filter(|line| matches!(line, Line::Other | Line::Reply(_))).count() as u64;
-        let uncertain = answers_status && only_replies || only_status;
+        let malformed = view.last_lines.iter().filter(|line| matches!(line, Line::Other | Line::Reply(_))).count() as u64;
+        self.malformed += malformed + frames.saturating_sub(read.frames);
+        // An answer to a STOP that overtook a STATUS cannot be told from one to that.
+        let window = view.options.answer_window();
+        let asked = view.group(Verb::Status).and_then(|group| group.last_left).is_some_and(|sent| sent + 2 * window >= view.now);
+        let is_refusal = only_replies && view.last_lines.iter().any(|line| matches!(line, Line::Refused(_) | Line::Ok));
+        let uncertain = answers_status && only_replies || only_status || asked && is_refusal;
         let must = if view.options.is_raw {
             !read.bytes.is_empty()
         } else {
@@ -141,7 +147,9 @@ impl Figures {
             return found.add(now, "45 a report without a stream", "");
         };
         let high = seconds(now - start) + 0.06;
-        let low = view.end_asked().map_or(0.0, |end| seconds(end.saturating_sub(start)) - 0.06);
+        let ended = [view.end_asked(), view.first_stop_sent, view.closed].into_iter().flatten().min();
+        let ended = if view.options.idle.is_some() { None } else { ended };
+        let low = ended.map_or(0.0, |end| seconds(view.before_stall(end).saturating_sub(start)) - 0.1);
         found.check((low..=high).contains(&said), now, "34 the duration is wrong", || format!("{said}, but {low} to {high}"));
     }
 
@@ -193,7 +201,7 @@ impl Area for Figures {
             Fact::Pushed { bytes, datagrams: 1, result } => {
                 self.on_pushed(view, bytes, *result, found);
                 if *result == Pushed::Full && self.full == 1 {
-                    self.buffer_loss_said = false;
+                    self.buffer_loss_since = Some(view.now);
                 }
             }
             Fact::Pushed { .. } => {}
@@ -235,7 +243,7 @@ impl Area for Figures {
             Sentence::KernelLoss { count } => self.on_kernel_loss(view, count, found),
             Sentence::BufferLoss { .. } => {
                 found.check(self.full > 0, now, "37 the output buffer lost nothing", String::new);
-                self.buffer_loss_said = true;
+                self.buffer_loss_since = None;
             }
             Sentence::NetworkErrors(said) => {
                 let [low, high] = self.errors_after_start;
@@ -267,7 +275,11 @@ impl Area for Figures {
         if !ended {
             return;
         }
-        found.check(self.full == 0 || self.buffer_loss_said, view.now, "37 a loss of the output buffer is not told", String::new);
+        if let Some(since) = self.buffer_loss_since {
+            let end = [view.end_asked(), view.closed].into_iter().flatten().min().unwrap_or(view.now);
+            let untold = end.saturating_sub(since).saturating_sub(view.stalled(since, end));
+            found.check(untold < 2 * SECOND, view.now, "37 a loss of the output buffer is not told at once", || seconds(untold).to_string());
+        }
         if self.reported {
             let has = |wanted: fn(&Sentence) -> bool| {
                 view.said().any(|(_, text)| crate::simulation::sentences::lines(text).any(|line| wanted(&recognise(line))))

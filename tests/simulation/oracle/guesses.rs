@@ -81,7 +81,11 @@ fn cause(view: &View<'_>) -> Cause {
 impl Guesses {
     fn set_up(&mut self, items: &[Item]) {
         self.status_is_ignored = items.contains(&Item::StatusIgnored);
-        self.status_is_refused = items.contains(&Item::StatusRefused);
+        self.status_is_refused = items.iter().any(|item| match item {
+            Item::StatusRefused => true,
+            Item::Refuses { action, .. } => action == "STATUS",
+            _ => false,
+        });
         self.is_set_up = true;
     }
 
@@ -163,7 +167,8 @@ impl Area for Guesses {
         if matches!(sentence, Sentence::Debug | Sentence::CanStop | Sentence::GatewayReports(_) | Sentence::RefusedCommand(_) | Sentence::Malformed) {
             return;
         }
-        found.check(!line.contains("--bitrate") || view.frames_read == 0, now, "19 --bitrate, though frames have come", || line.to_owned());
+        let no_frames = view.known().any(|known| known.frames == 0);
+        found.check(!line.contains("--bitrate") || no_frames, now, "19 --bitrate, though frames have come", || line.to_owned());
         Self::check_typed(view, line, found);
         match &sentence {
             Sentence::NoData { why, .. } | Sentence::Idle { why, .. } => {

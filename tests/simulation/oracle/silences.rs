@@ -46,6 +46,7 @@ impl Silences {
             found.check(chatty < MAX_CHATTY, view.now, "6 a message comes with every frame", || format!("{chatty} in a row"));
         }
         self.messages_in_gap = false;
+        self.told = None;
     }
 
     /// Claim 5, for a silence that lasts until `until`.
@@ -100,7 +101,7 @@ impl Silences {
         let Some(since) = view.silent_since() else {
             return found.add(now, "3 no data before START", why);
         };
-        let earliest = view.empty_at.unwrap_or(0).max(view.last_read_at).min(now);
+        let earliest = view.decided_at();
         if let Err(error) = Self::check_seconds(view, said, since, (earliest, now)) {
             found.add(now, "3 no data for a wrong time", error);
         }
@@ -127,6 +128,7 @@ impl Area for Silences {
                 found.add(at, "2 a reported silence ends without data resumed", "");
             }
             self.resume_is_due = None;
+            self.reported = false;
         }
         match fact {
             Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now && view.last_lines.contains(&Line::Frame(view.options.port))) => {

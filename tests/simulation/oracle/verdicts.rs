@@ -45,7 +45,7 @@ impl Verdicts {
     fn check_claim(&self, view: &View<'_>, claim: Claim, line: &str, found: &mut Findings) {
         let now = view.now;
         let (evidence, against) = (view.evidence(), view.against());
-        let is_newest = evidence.is_some() && evidence > against;
+        let is_newest = evidence.is_some() && evidence >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
         let age = evidence.map_or(Time::MAX, |at| now.saturating_sub(at).saturating_sub(unknowable));
         let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
@@ -57,6 +57,10 @@ impl Verdicts {
             )
         };
         match claim {
+            Claim::Runs if view.start_left.is_none() => {
+                let says_so = view.status_before_start.as_ref().is_some_and(|status| !status.stopped() && now <= status.read + FRESH);
+                found.check(says_so, now, "27 still runs, without evidence that is newer than anything against it", detail);
+            }
             Claim::Runs => {
                 found.check(is_newest, now, "27 still runs, without evidence that is newer than anything against it", detail);
                 found.check(age <= FRESH + SLACK, now, "27 still runs, by evidence that is too old", detail);
@@ -107,9 +111,7 @@ impl Verdicts {
         let is = |claim: &Claim| match claim {
             Claim::Runs => 0,
             Claim::MayRun | Claim::LastFrame(_) => 1,
-            Claim::Halted => 2,
-            Claim::NotStarted => 3,
-            Claim::ReportedStopped(_) => 4,
+            Claim::Halted | Claim::NotStarted | Claim::ReportedStopped(_) => 2,
         };
         for (index, (first, line)) in self.claimed.iter().enumerate() {
             for (second, other) in &self.claimed[index + 1..] {

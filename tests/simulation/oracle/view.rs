@@ -75,6 +75,7 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub struct FrameRead {
     pub arrived: Time,
+    /// When it was read, at the latest for all that the process knows: it may have stood still before it looked at the clock.
     pub read: Time,
 }
 
@@ -91,6 +92,28 @@ impl StatusRead {
     }
 }
 
+/// What the process knows of the bus.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub status: Option<StatusRead>,
+    pub bus_off: bool,
+    pub warning: bool,
+    pub overrun: bool,
+    /// The last STATUS that was sent.
+    pub query: Option<Group>,
+    pub frames: u64,
+    pub last_start: Option<Time>,
+    pub start_ok: Option<Time>,
+}
+
+impl Known {
+    /// Whether the last answer to STATUS says so, and nothing is newer.
+    pub fn says_stopped(&self, stopped: bool) -> bool {
+        let status = self.status.as_ref().filter(|status| status.stopped() == stopped);
+        status.is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
+    }
+}
+
 /// Transmissions of one command, the same text in a row.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -98,6 +121,8 @@ pub struct Group {
     pub line: String,
     pub first: Time,
     pub last: Time,
+    /// When the last one that left was sent.
+    pub last_left: Option<Time>,
     pub transmissions: Vec<usize>,
     pub left: u64,
     /// When an answer was read that belongs to it.
@@ -149,6 +174,11 @@ pub struct View<'a> {
     pub flags_cleared: Option<Time>,
     pub own_refusal_of_status: Option<Time>,
     pub stop_sent: Option<Time>,
+    pub first_stop_sent: Option<Time>,
+    /// START left after a signal, and something was read in between.
+    pub started_after_signal: bool,
+    /// What was known when the session ended, or could have.
+    pub at_end: Vec<Known>,
     pub no_answer_said: Option<Time>,
     pub runs: Option<By>,
     pub ran_since_start: bool,
@@ -199,6 +229,9 @@ impl<'a> View<'a> {
             flags_cleared: None,
             own_refusal_of_status: None,
             stop_sent: None,
+            first_stop_sent: None,
+            started_after_signal: false,
+            at_end: Vec::new(),
             no_answer_said: None,
             runs: None,
             ran_since_start: false,
@@ -270,6 +303,12 @@ impl<'a> View<'a> {
 
     /// Whether this line was read as an answer to a transmission of the group.
     pub fn update(&mut self, now: Time, fact: &Fact) {
+        let ends = matches!(fact, Fact::Closed) || matches!(fact, Fact::Sent(index) if self.log.transmissions[*index].verb == Verb::Stop);
+        let idle_at = self.options.idle.and_then(|idle| Some(self.silent_since()?.0 + idle));
+        let is_idle = self.at_end.is_empty() && idle_at.is_some_and(|at| now >= at);
+        if self.start_left.is_some() && (is_idle || ends && self.at_end.len() < 3) {
+            self.at_end.push(self.known_now());
+        }
         self.now = now;
         match fact {
             Fact::Sent(index) => self.on_sent(*index),
@@ -287,7 +326,7 @@ impl<'a> View<'a> {
                 self.read_errors.push(now);
                 self.reads_since_signal += 1;
             }
-            Fact::Stalled { until } => self.stalls.push((now, *until)),
+            Fact::Stalled { until } => self.on_stalled(*until),
             Fact::Signal => {
                 self.signals.push(now);
                 self.reads_since_signal = 0;
@@ -313,12 +352,13 @@ impl<'a> View<'a> {
                 && !is_answered
                 && may_repeat
                 && (group.transmissions.len() as u64) < attempts
-                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status)
+                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status || group.is_check)
         });
         if continues {
             let group = self.groups.last_mut().expect("it continues");
             group.last = self.now;
             group.left += left;
+            group.last_left = if left > 0 { Some(self.now) } else { group.last_left };
             group.transmissions.push(index);
         } else {
             let is_check = transmission.verb == Verb::Status
@@ -328,6 +368,7 @@ impl<'a> View<'a> {
                 line: transmission.line.clone(),
                 first: self.now,
                 last: self.now,
+                last_left: transmission.left.then_some(self.now),
                 transmissions: vec![index],
                 left,
                 answered: None,
@@ -345,11 +386,17 @@ impl<'a> View<'a> {
                 self.init_left.get_or_insert(self.now);
             }
             Verb::Start => {
-                self.start_left.get_or_insert(self.now);
+                if self.start_left.is_none() {
+                    self.start_left = Some(self.now);
+                    self.started_after_signal = !self.signals.is_empty() && self.reads_since_signal > 0;
+                }
                 self.last_start_left = Some(self.now);
                 self.ran_since_start |= self.runs.is_some();
             }
-            Verb::Stop => self.stop_sent = self.start_left.map(|_| self.now).or(self.stop_sent),
+            Verb::Stop if self.start_left.is_some() => {
+                self.stop_sent = Some(self.now);
+                self.first_stop_sent.get_or_insert(self.now);
+            }
             _ => {}
         }
     }
@@ -362,6 +409,9 @@ impl<'a> View<'a> {
         (self.last_read, self.last_read_at) = (Some(packet), self.now);
         if self.init_left.is_some() {
             self.datagrams_read += 1;
+        }
+        if lines.contains(&Line::Frame(self.options.port)) && self.end_asked().is_none() {
+            self.at_end.clear();
         }
         for line in &lines {
             self.on_line_read(line, packet_read.origin);
@@ -436,6 +486,45 @@ impl<'a> View<'a> {
                 Change::Other => {}
             },
             Line::Event(..) | Line::Frame(_) | Line::Other => {}
+        }
+    }
+
+    fn on_stalled(&mut self, until: Time) {
+        self.stalls.push((self.now, until));
+        // It may not have looked at the clock between the read and this.
+        if let Some(frame) = self.frame.as_mut().filter(|frame| frame.read == self.now) {
+            frame.read = until;
+        }
+    }
+
+    /// The earliest time at which what is done now can have been decided: after the last read, or before the process stood
+    /// still.
+    pub fn decided_at(&self) -> Time {
+        let looked = self.empty_at.unwrap_or(0).max(self.last_read_at).min(self.now);
+        self.before_stall(looked)
+    }
+
+    /// A time, or when the process began to stand still shortly before it.
+    pub fn before_stall(&self, time: Time) -> Time {
+        let stall = self.stalls.iter().rev().find(|(begin, end)| *begin <= time && end + MILLISECOND >= time);
+        stall.map_or(time, |(begin, _)| *begin)
+    }
+
+    /// What is known, now and when the session ended.
+    pub fn known(&self) -> impl Iterator<Item = Known> {
+        self.at_end.iter().cloned().chain([self.known_now()])
+    }
+
+    fn known_now(&self) -> Known {
+        Known {
+            status: self.status.clone(),
+            bus_off: self.bus_off.is_some(),
+            warning: self.warning.is_some(),
+            overrun: self.overrun,
+            query: self.group(Verb::Status).cloned(),
+            frames: self.frames_read,
+            last_start: self.last_start_left,
+            start_ok: self.start_ok,
         }
     }
 
