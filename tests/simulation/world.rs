@@ -490,6 +490,9 @@ impl World {
             at: self.now,
             left: error.is_none(),
         });
+        if self.log.transmissions[number].verb == Verb::Stop {
+            self.log.add(self.now, Fact::Truth(self.truth()));
+        }
         self.log.add(self.now, Fact::Sent(number));
         match error {
             Some(SendError::Unreachable) => return Err(ErrorKind::NetworkUnreachable),
@@ -598,6 +601,7 @@ impl World {
     pub fn close(&mut self) {
         if !self.stdout.closed {
             self.stdout.closed = true;
+            self.log.add(self.now, Fact::Truth(self.truth()));
             self.log.add(self.now, Fact::Closed);
             self.schedule_write(0);
         }

@@ -51,7 +51,7 @@ impl Ends {
         if let (Some(frame), true) = (view.frame.filter(|frame| frame.read == view.now), view.last_lines.contains(&Line::Frame(port))) {
             self.looks.clear();
             let since = view.frame_before.map(|before| before.read).or(view.start_left).unwrap_or(0);
-            if !view.is_ending() {
+            if view.end_asked().is_none() && view.closed.is_none() && view.stop_tried.is_none() && !view.is_complete {
                 self.check_idle(view, since, frame.arrived, found);
             }
         }
@@ -63,6 +63,8 @@ impl Ends {
             let is_first = self.last_bus_off.is_none_or(|last| view.now > last + MINUTE + SECOND);
             let shows = !view.options.is_raw && !view.is_complete;
             self.bus_off_due = (is_ours && is_first && shows).then_some(view.now);
+        }
+        if lines.iter().any(is_bus_off) {
             self.last_bus_off = Some(view.now);
         }
     }
@@ -80,7 +82,6 @@ impl Ends {
         found.check(apart + SLACK >= LOOK_INTERVAL, now, "47 the address is lost, by looks that are too close", || {
             format!("{:?}", self.looks)
         });
-        found.check(view.truth.address_lost || self.address_lost_since.is_some(), now, "47 the address is not lost", String::new);
     }
 
     fn on_closed(&self, view: &View<'_>, found: &mut Findings) {
@@ -98,8 +99,8 @@ impl Ends {
             });
         }
         // STOP ends the waiting for frames.
-        let until = view.first_stop_sent.filter(|_| view.options.stop_on_exit).unwrap_or(now);
-        let since = view.frame.filter(|frame| frame.read <= until).map_or(start, |frame| frame.read);
+        let until = view.stop_tried.unwrap_or(now);
+        let since = view.silent_at_end.map_or(start, |(_, read)| read);
         if !view.is_complete {
             self.check_idle(view, since, until, found);
         }
@@ -205,7 +206,7 @@ impl Area for Ends {
             Sentence::AddressLost => self.on_address_lost(view, found),
             Sentence::Idle { seconds: said, .. } => {
                 let idle = view.options.idle.unwrap_or(0);
-                let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
+                let since = view.known().map(|known| known.silent_since).min().unwrap_or(0);
                 found.check(now + MILLISECOND >= since + idle, now, "43 --idle-timeout ends the session too early", || {
                     format!("the last frame at {}", seconds(since))
                 });

@@ -77,7 +77,8 @@ impl Figures {
         self.malformed += malformed + frames.saturating_sub(read.frames);
         // An answer to a STOP that overtook a STATUS cannot be told from one to that.
         let window = view.options.answer_window();
-        let asked = view.group(Verb::Status).and_then(|group| group.last_left).is_some_and(|sent| sent + 2 * window >= view.now);
+        let asked = view.group(Verb::Status).and_then(|group| group.last_left);
+        let asked = asked.is_some_and(|sent| sent + 2 * window + view.stalled(sent, view.now) >= view.now);
         let is_refusal = only_replies && view.last_lines.iter().any(|line| matches!(line, Line::Refused(_) | Line::Ok));
         let uncertain = answers_status && only_replies || only_status || asked && is_refusal;
         let must = if view.options.is_raw {
@@ -147,8 +148,8 @@ impl Figures {
             return found.add(now, "45 a report without a stream", "");
         };
         let high = seconds(now - start) + 0.06;
-        let ended = [view.end_asked(), view.first_stop_sent, view.closed].into_iter().flatten().min();
-        let ended = if view.options.idle.is_some() { None } else { ended };
+        let ended = [view.end_asked(), view.stop_tried, view.closed].into_iter().flatten().min();
+        let ended = ended.filter(|_| view.options.idle.is_none() && !view.is_complete);
         let low = ended.map_or(0.0, |end| seconds(view.before_stall(end).saturating_sub(start)) - 0.1);
         found.check((low..=high).contains(&said), now, "34 the duration is wrong", || format!("{said}, but {low} to {high}"));
     }

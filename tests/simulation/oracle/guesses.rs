@@ -82,17 +82,19 @@ impl Guesses {
     fn set_up(&mut self, items: &[Item]) {
         self.status_is_ignored = items.contains(&Item::StatusIgnored);
         self.status_is_refused = items.iter().any(|item| match item {
-            Item::StatusRefused => true,
+            Item::StatusRefused | Item::StatusForm(_) => true,
             Item::Refuses { action, .. } => action == "STATUS",
             _ => false,
         });
         self.is_set_up = true;
     }
 
-    fn check_truth(&self, view: &View<'_>, why: &str, found: &mut Findings) {
+    fn check_truth(&self, view: &View<'_>, why: &str, is_idle: bool, found: &mut Findings) {
         let contains = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
         let mut causes = self.causes.clone();
-        causes.push(cause(view));
+        if !is_idle {
+            causes.push(cause(view));
+        }
         // The answer is explained, not the silence: why is it none, or a refusal?
         if why.contains("no answer to STATUS") && self.status_is_ignored {
             let fits = contains(&["know STATUS", "does not answer STATUS"]);
@@ -150,8 +152,9 @@ impl Area for Guesses {
             self.set_up(view.items);
         }
         match fact {
-            Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now) => self.causes.clear(),
-            Fact::Said(..) => {
+            Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now) && !view.is_ending() => self.causes.clear(),
+            Fact::Sent(index) if !view.log.transmissions[*index].left => self.causes.push(Cause::Local),
+            Fact::Said(..) | Fact::Truth(_) => {
                 let cause = cause(view);
                 if !self.causes.contains(&cause) && view.start_left.is_some() {
                     self.causes.push(cause);
@@ -174,7 +177,7 @@ impl Area for Guesses {
             Sentence::NoData { why, .. } | Sentence::Idle { why, .. } => {
                 Self::check_rate(view, line, why, found);
                 if !view.wild {
-                    self.check_truth(view, why, found);
+                    self.check_truth(view, why, matches!(sentence, Sentence::Idle { .. }), found);
                 }
             }
             Sentence::StartAgain => Self::check_rate(view, line, line, found),

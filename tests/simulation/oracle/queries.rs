@@ -38,15 +38,19 @@ impl Queries {
             format!("a frame at {}", seconds(since))
         });
         if group.transmissions.len() == 1 {
-            let too_soon = self.last_query.is_some_and(|last| now + SLACK < view.before_stall(last) + 60 * SECOND);
+            let stalled = view.stalled(now.saturating_sub(130 * SECOND), now);
+            let too_soon = self.last_query.is_some_and(|last| now + SLACK + stalled < last + 60 * SECOND);
             found.check(!too_soon, now, "9 STATUS more than once a minute", || {
                 format!("the last at {:?}", self.last_query.map(seconds))
             });
             self.last_query = Some(now);
             let is_query = |index: usize| view.groups.iter().any(|group| !group.is_check && group.transmissions.contains(&index));
-            let answer = view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query));
+            let in_time = |read: Time| view.frame.is_none_or(|frame| frame.read < view.group_before().map_or(0, |group| group.first) || frame.read > read);
+            let answer = view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
             let (answer, start) = (answer.map(|status| status.read), view.last_start_left);
             let is_known = answer.is_some_and(|read| read > since && Some(read) > start && read + SLACK < now);
+            // START is still to be sent again.
+            let is_known = is_known && !(view.evidence().is_none() && view.status.as_ref().is_some_and(|status| status.stopped()));
             let refused = view.own_refusal_of_status.is_some_and(|read| Some(read) > answer);
             let unanswered = view.no_answer_said.is_some_and(|said| Some(said) > answer);
             found.check(!is_known || refused || unanswered, now, "9 STATUS again, though the state is known", || {
@@ -77,7 +81,9 @@ impl Queries {
     fn on_no_answer(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let now = view.now;
         self.no_answer_said = Some(now);
-        let queries: Vec<Group> = view.known().filter_map(|known| known.query).collect();
+        let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
+        let in_silence = view.groups.iter().filter(|group| group.verb == Verb::Status && group.first >= since);
+        let queries: Vec<Group> = view.known().filter_map(|known| known.query).chain(in_silence.cloned()).collect();
         if queries.is_empty() {
             return found.add(now, "11 no answer to STATUS that was not sent", line);
         }
@@ -93,7 +99,9 @@ impl Queries {
     fn on_refused(view: &View<'_>, line: &str, found: &mut Findings) {
         let quoted = |text: &String| line.to_uppercase().contains(&text.trim().to_uppercase());
         let is_ours = |group: &Group| group.refusals.iter().any(quoted) || group.unknown.iter().any(quoted);
-        let fits = view.known().filter_map(|known| known.query).any(|group| is_ours(&group));
+        let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
+        let in_silence = view.groups.iter().filter(|group| group.verb == Verb::Status && group.first >= since).cloned();
+        let fits = view.known().filter_map(|known| known.query).chain(in_silence).any(|group| is_ours(&group));
         found.check(fits, view.now, "12 answers STATUS with something that is no answer to it", || line.to_owned());
     }
 }

@@ -47,7 +47,7 @@ impl Verdicts {
         let (evidence, against) = (view.evidence(), view.against());
         let is_newest = evidence.is_some() && evidence >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
-        let age = evidence.map_or(Time::MAX, |at| now.saturating_sub(at).saturating_sub(unknowable));
+        let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
         let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
         let detail = || {
             format!(
@@ -63,7 +63,8 @@ impl Verdicts {
             }
             Claim::Runs => {
                 found.check(is_newest, now, "27 still runs, without evidence that is newer than anything against it", detail);
-                found.check(age <= FRESH + SLACK, now, "27 still runs, by evidence that is too old", detail);
+                let is_report = recognise(line) == Sentence::Bus;
+                found.check(age <= FRESH + SLACK || !is_report, now, "27 still runs, by evidence that is too old", detail);
             }
             Claim::LastFrame(said) => {
                 let Some(frame) = view.frame else {
@@ -84,8 +85,8 @@ impl Verdicts {
                 let Some(status) = view.status.as_ref().filter(|status| status.stopped()) else {
                     return found.add(now, "29 reported stopped, but it was not", line);
                 };
-                let low = seconds(now.saturating_sub(status.read).saturating_sub(unknowable)) - 0.6;
-                let high = seconds(now - status.read) + 0.6;
+                let low = seconds(now.saturating_sub(status.read_by).saturating_sub(unknowable)) - 0.6;
+                let high = seconds(now - status.since) + 0.6;
                 found.check((low..=high).contains(&said), now, "29 the age of the report is wrong", || {
                     format!("{said}, but {low} to {high}")
                 });
@@ -107,7 +108,7 @@ impl Verdicts {
         }
     }
 
-    fn check_contradictions(&self, at: Time, found: &mut Findings) {
+    fn check_contradictions(&self, view: &View<'_>, found: &mut Findings) {
         let is = |claim: &Claim| match claim {
             Claim::Runs => 0,
             Claim::MayRun | Claim::LastFrame(_) => 1,
@@ -115,8 +116,10 @@ impl Verdicts {
         };
         for (index, (first, line)) in self.claimed.iter().enumerate() {
             for (second, other) in &self.claimed[index + 1..] {
-                let differ = is(first) != is(second) && line != other;
-                found.check(!differ, at, "31 the last lines contradict each other", || format!("{line} / {other}"));
+                // The report is later than the failure if the process stood still.
+                let is_late = view.stalled(view.now.saturating_sub(30 * SECOND), view.now) > SECOND;
+                let differ = is(first) != is(second) && line != other && !is_late;
+                found.check(!differ, view.now, "31 the last lines contradict each other", || format!("{line} / {other}"));
             }
         }
     }
@@ -160,7 +163,8 @@ impl Area for Verdicts {
                 found.check(!is_certain || says_10 || runs, now, "32 already running, but nothing says so", || {
                     format!("{:?}", init.map(|init| &init.refusals))
                 });
-                found.check(is_certain || !(says_10 || runs), now, "32 may have been running, but it was", || {
+                let only_10 = says_10 && init.is_some_and(|init| init.refusals.len() == 1);
+                found.check(is_certain || !(only_10 || runs), now, "32 may have been running, but it was", || {
                     format!("{:?}", init.map(|init| &init.refusals))
                 });
             }
@@ -174,7 +178,7 @@ impl Area for Verdicts {
 
     fn on_end(&mut self, view: &View<'_>, found: &mut Findings) {
         if matches!(view.ending, Some(Ending::Code(_))) {
-            self.check_contradictions(view.now, found);
+            self.check_contradictions(view, found);
         }
     }
 }
