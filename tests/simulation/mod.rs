@@ -214,11 +214,15 @@ fn sessions_say_only_what_is_true() {
 
 #[test]
 fn stored_scenarios_violate_nothing() {
+    let mut failed = String::new();
     for (name, text) in scenarios::ALL {
         let plan: Plan = text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (log, violations) = check(&plan, false);
-        assert!(violations.is_empty(), "{name}: {violations:?}\n{}", log.trace());
+        if !violations.is_empty() {
+            failed += &format!("{name}: {violations:#?}\n{}\n", log.trace());
+        }
     }
+    assert!(failed.is_empty(), "{failed}");
 }
 
 /// Shows the session of the plan in the file `PLAN`, or of the seed `TRACE`.

@@ -166,7 +166,7 @@ impl FromStr for Plan {
 
     /// Empty lines and those that begin with `#` are left out.
     fn from_str(text: &str) -> Result<Plan, String> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(str::parse).collect::<Result<_, _>>().map(Plan)
     }
 }

@@ -127,7 +127,7 @@ impl Conversation {
         // A STOP that overtakes is one more.
         let extra = u64::from(group.verb == Verb::Stop);
         let left: u64 = view.groups.iter().rev().take_while(|other| other.line == group.line).map(|group| group.left).sum();
-        let fits = attempts == group.left || attempts + extra == left;
+        let fits = attempts == group.left || attempts == left || attempts + extra == left;
         found.check(fits, now, "48 the number of attempts is not that of those that left", || {
             format!("{command}: {attempts}, but {}", group.left)
         });

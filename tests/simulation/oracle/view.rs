@@ -552,8 +552,8 @@ impl<'a> View<'a> {
 
     /// A time, or when the process began to stand still shortly before it.
     pub fn before_stall(&self, time: Time) -> Time {
-        let stall = self.stalls.iter().rev().find(|(begin, end)| *begin <= time && end + MILLISECOND >= time);
-        stall.map_or(time, |(begin, _)| *begin)
+        let shortly_before = |time: Time, (begin, end): &(Time, Time)| if *begin <= time && end + MILLISECOND >= time { *begin } else { time };
+        self.stalls.iter().rev().fold(time, shortly_before)
     }
 
     /// What is known, now and when the session ended.
