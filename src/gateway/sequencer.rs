@@ -1,6 +1,5 @@
-//! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. How one
-//! command is carried out is the business of `transaction`. The sequencer is given the time and what was read, and answers
-//! what to send and when to call it again. No socket, no clock, no thread.
+//! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. The sequencer
+//! is given the time and what was read, and answers what to send and when to call it again. No socket, no clock, no thread.
 //!
 //! [`Connection`](super::Connection) is a loop around a sequencer. A program with a loop of its own feeds it like this:
 //!
@@ -71,6 +70,19 @@ use super::transaction::{Answer, Next, Outcome, RetryConfig, SETTLE, Transaction
 const MAX_FILTER_ROUNDS: u32 = 4;
 
 /// What a handshake sets up before `START`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use can_udp::gateway::{BitRate, Filter, RetryConfig, Setup};
+///
+/// let mut setup = Setup::default();
+/// setup.init.bit_rate = BitRate::try_from(500)?;
+/// setup.init.listen_only = true;
+/// setup.filters = vec!["STD:100:7F0".parse()?, Filter::ALL_EXTENDED];
+/// setup.retry = RetryConfig::new(Duration::from_millis(500), 10);
+/// # Ok::<(), can_udp::gateway::ValueError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Setup {
@@ -92,6 +104,7 @@ impl Default for Setup {
 
 /// What [`Sequencer::poll`] wants done, or reports.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use = "a command that is not sent is not answered"]
 #[non_exhaustive]
 pub enum Action {
     /// Let no other program share the port, read everything that has arrived, pass it to [`Sequencer::on_line`], poll again.
@@ -142,7 +155,7 @@ pub enum Cause {
     NoReply {
         /// How many left this machine.
         transmissions: u32,
-        /// When it was sent again, and how many times.
+        /// How many there could have been.
         attempts: u32,
         /// How long each attempt lasted; the last one twice as long.
         timeout: Duration,
@@ -273,7 +286,7 @@ impl Sequencer {
     }
 
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
-    pub fn unchecked_start(&self) -> Option<Failure> {
+    pub(super) fn unchecked_start(&self) -> Option<Failure> {
         match (&self.step, self.line.answer()) {
             (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
             (Step::CheckStart(text), _) | (Step::Start, Some(Answer::Refused(text))) => {

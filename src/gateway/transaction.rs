@@ -24,7 +24,7 @@ use super::command::{Command, Verb};
 use super::reply::{Line, Reply, Status};
 use crate::text::escape_truncated;
 
-/// How long the line settles after a reply.
+/// How long the line settles after a reply: 20 ms.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
 /// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts:
@@ -45,7 +45,7 @@ impl RetryConfig {
     }
 
     /// How long the line settles before a handshake: a quarter of the timeout, at most 2 s.
-    pub fn initial_quiet(&self) -> Duration {
+    pub(super) fn initial_quiet(&self) -> Duration {
         (self.timeout / 4).min(Duration::from_secs(2))
     }
 
@@ -70,6 +70,7 @@ impl Default for RetryConfig {
 
 /// The gateway's answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Answer {
     /// `R ok`: the command was carried out.
     Ok,
