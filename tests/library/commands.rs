@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Answer, Busy, Cause, Outcome, Verb};
+use can_udp::gateway::{Answer, Busy, Cause, Failure, Outcome, Verb};
 use can_udp::{Connection, Event};
 
 use crate::simulator::{Gateway, Reaction};
@@ -82,23 +82,45 @@ fn two_ports_of_one_gateway_are_stopped_both() {
     assert_eq!([1, 2].map(|port| gateway.device().is_running(port)), [false, false]);
 }
 
-#[test]
-fn start_refused_after_data_is_a_failure() {
-    let refusing = |command: &str, _| match command {
+/// Sends data before it refuses START.
+fn refusing(status: Reaction) -> Gateway {
+    let script = move |command: &str, _| match command {
         "CAN 1 START\n" => Reaction::Before(b"M 1 CSD 100 55\n".to_vec()),
+        "CAN 1 STATUS\n" => status.clone(),
         _ => Reaction::Answer,
     };
-    let gateway = Gateway::builder().refuse("CAN 1 START", "R ERR 3 start failed").script(refusing).start();
+    Gateway::builder().refuse("CAN 1 START", "R ERR 3 start failed").script(script).start()
+}
+
+fn failed(event: Event<'_>) -> Option<Failure> {
+    if let Event::Failed(failure) = event { Some(failure) } else { None }
+}
+
+#[test]
+fn start_refused_after_data_is_a_failure() {
+    let gateway = refusing(Reaction::Answer);
     let mut bus = open(&gateway);
     bus.start(&setup(100, 3)).expect("data has come");
     let deadline = Some(Instant::now() + TEST_TIMEOUT);
     assert!(matches!(bus.next_event(deadline), Event::Datagram(b"M 1 CSD 100 55\n")));
-    let failure = wait_for(&mut bus, |event| match event {
-        Event::Failed(failure) => Some(failure),
-        _ => None,
-    });
+    let failure = wait_for(&mut bus, failed);
     assert_eq!(failure.command.verb, Verb::Start);
     assert_eq!(failure.cause, Cause::Refused("R ERR 3 start failed".to_owned()));
+}
+
+#[test]
+fn refused_start_that_stop_overtakes_is_a_failure() {
+    let gateway = refusing(Reaction::LoseRequest);
+    let mut bus = open(&gateway);
+    bus.start(&setup(100, 3)).expect("data has come");
+    wait_for(&mut bus, |event| match event {
+        Event::Sent { command, .. } if command.verb == Verb::Status => Some(()),
+        _ => None,
+    });
+    bus.begin_stop();
+    let failure = wait_for(&mut bus, failed);
+    assert_eq!(failure.command.verb, Verb::Start);
+    assert_eq!(failure.cause, Cause::InDoubt("R ERR 3 start failed".to_owned()));
 }
 
 #[test]
