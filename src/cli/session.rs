@@ -336,7 +336,7 @@ impl<'a> Session<'a> {
         if is_refused {
             self.known.on_start_refused(now);
         }
-        if self.known.has_frames() {
+        if self.known.has_frames() && !is_refused {
             self.console.debug(now, format_args!("{failure}; but frames have come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {

@@ -289,7 +289,7 @@ fn answer_to(command: Command, line: Line<'_>) -> Result<Answer, Option<String>>
         Line::Reply(Reply::Status(status)) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Answer::Status(status))
         }
-        Line::Reply(Reply::Status(status)) => Err(Some(format!("the state of channel {}", status.channel))),
+        Line::Reply(Reply::Status(status)) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Reply(Reply::Ok) => Ok(Answer::Ok),
         Line::Reply(Reply::Refused(text)) => Ok(Answer::Refused(escape_truncated(text))),
         Line::Frame(_) => Err(None),

@@ -219,3 +219,6 @@ fn empty_buffer() -> Result<Vec<u8>, TryReserveError> {
     buffer.try_reserve_exact(CAPACITY)?;
     Ok(buffer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
@@ -62,16 +62,12 @@ impl From<io::Error> for OpenError {
 }
 
 impl Stdout {
-    /// Examines stdout, and removes the cut end of a pcap file.
+    /// Examines the file that is stdout, and removes the cut end of a pcap file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]: stdout cannot be continued in this format.
-    pub fn open(format: Format) -> Result<Stdout, OpenError> {
-        Stdout::new(File::from(io::stdout().as_fd().try_clone_to_owned()?), format)
-    }
-
-    fn new(file: File, format: Format) -> Result<Stdout, OpenError> {
+    /// [`OpenError`]: it cannot be continued in this format.
+    pub fn open(file: File, format: Format) -> Result<Stdout, OpenError> {
         let metadata = file.metadata()?;
         let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
         let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
