@@ -122,16 +122,3 @@ fn refused_start_that_stop_overtakes_is_a_failure() {
     assert_eq!(failure.command.verb, Verb::Start);
     assert_eq!(failure.cause, Cause::InDoubt("R ERR 3 start failed".to_owned()));
 }
-
-#[test]
-fn answers_to_commands_are_no_datagrams() {
-    let gateway = Gateway::start();
-    let mut bus = open(&gateway);
-    bus.begin_start(&setup(500, 3)).expect("it is idle");
-    let is_data = wait_for(&mut bus, |event| match event {
-        Event::Datagram(_) => Some(true),
-        Event::Completed { .. } => Some(false),
-        _ => None,
-    });
-    assert!(!is_data);
-}
