@@ -21,7 +21,7 @@ use crate::gateway::Connection;
 use crate::gateway::drops::DropCounter;
 use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
 use crate::output::printer::Printer;
-use crate::output::spool::Spool;
+use crate::output::spool::{Output, Spool};
 use crate::output::stdout::{Found, Stdout};
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away) or fails.
@@ -66,7 +66,15 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
         .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
     let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
-    let drop_check = Box::new(drop_check(Arc::clone(&drops), bus.waker(), granted, messages.clone()));
+    let mut check = drop_check(Arc::clone(&drops), bus.waker(), granted, messages.clone());
+    let (mut is_reported, watched, warnings) = (false, Arc::clone(&output), messages.clone());
+    let drop_check = Box::new(move || {
+        check();
+        if !is_reported && watched.is_deleted() {
+            is_reported = true;
+            warnings.warn(advice::FILE_DELETED);
+        }
+    });
     let resources = Resources {
         options,
         gateway,

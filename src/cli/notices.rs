@@ -14,7 +14,7 @@ pub(crate) fn print(resources: &mut Resources<'_>, datagram: &[u8], is_answer: b
     let mut warn = |text: &str, message: Arguments<'_>| {
         let now = Instant::now();
         if limiter.admits(now, text) {
-            limiter.take_summary(now).into_iter().for_each(|summary| messages.warn(summary));
+            limiter.take_summary().into_iter().for_each(|summary| messages.warn(summary));
             messages.warn(message);
         }
     };
