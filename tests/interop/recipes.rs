@@ -15,7 +15,7 @@ use std::{env, fs, thread};
 use can_udp::format::{PCAP_HEADER, write_pcap_record};
 
 use crate::programs::{
-    Output, Running, TempDir, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
+    Output, Running, TempDir, clean, frame, free_port, queued, run, send_at_the_pace_of, start, wait_until,
 };
 use crate::simulator::Gateway;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -52,12 +52,18 @@ fn path() -> String {
     format!("{built}:{}:/usr/sbin", env::var("PATH").unwrap_or_default())
 }
 
+/// The file of a program that must be installed.
+#[track_caller]
+fn find(program: &str) -> PathBuf {
+    let source = SOURCES.iter().find(|(name, _)| *name == program).map_or("part of any system", |source| source.1);
+    let found = env::split_paths(&path()).map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| panic!("this test needs {program}: {source}"))
+}
+
 /// A program that must be installed, without variables in its environment that change its behaviour.
 #[track_caller]
 fn tool(program: &str) -> Command {
-    let source = SOURCES.iter().find(|(name, _)| *name == program).map_or("part of any system", |source| source.1);
-    let found = env::split_paths(&path()).map(|folder| folder.join(program)).find(|file| file.is_file());
-    let mut command = Command::new(found.unwrap_or_else(|| panic!("this test needs {program}: {source}")));
+    let mut command = clean(find(program));
     command
         .env("PATH", path())
         .env("no_proxy", "127.0.0.1")
@@ -68,7 +74,7 @@ fn tool(program: &str) -> Command {
 
 #[track_caller]
 fn need(programs: &[&str]) {
-    programs.iter().for_each(|program| drop(tool(program)));
+    programs.iter().for_each(|program| drop(find(program)));
 }
 
 #[track_caller]
@@ -870,8 +876,8 @@ impl SshServer {
                  UserKnownHostsFile /dev/null\nLogLevel ERROR\n"
             ),
         );
-        let ssh = tool("ssh").get_program().to_string_lossy().into_owned();
-        let ssh = folder.write("ssh", &format!("#!/bin/sh\nexec {ssh} -F {here}/ssh_config \"$@\"\n"));
+        let ssh =
+            folder.write("ssh", &format!("#!/bin/sh\nexec {} -F {here}/ssh_config \"$@\"\n", find("ssh").display()));
         fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).expect("a program");
         SshServer { folder, _server: server }
     }

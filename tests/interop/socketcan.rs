@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::programs::{Running, TempDir, start, wait_until};
+use crate::programs::{Running, TempDir, clean, start, wait_until};
 use crate::simulator::Gateway;
 
 /// The one recipe that begins so.
@@ -59,7 +59,7 @@ impl Drop for Interface {
 }
 
 fn bash(commands: &str) -> Command {
-    let mut bash = Command::new("bash");
+    let mut bash = clean("bash");
     bash.args(["-c", commands]).process_group(0);
     bash
 }

@@ -45,14 +45,17 @@ pub fn can_listen_plain<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>)
 }
 
 /// A program with the environment and signal dispositions of an interactive shell, however the tests were started.
-fn clean(program: &str) -> Command {
+pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("env");
-    command.args([DEFAULT_SIGNALS, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
+    command.arg(DEFAULT_SIGNALS).arg(program);
+    for variable in ["CAN_TARGET", "CAN_BIND", "CAN_BITRATE", "CAN_CHANNEL"] {
+        command.env_remove(variable);
+    }
     command
 }
 
-/// Makes env(1) reset signals that were ignored when the tests were started, as under nohup(1).
-pub const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,TERM";
+/// Makes env(1) reset signals that were ignored when the tests were started, as under nohup(1) or in a background job.
+pub const DEFAULT_SIGNALS: &str = "--default-signal=HUP,INT,QUIT,TERM";
 
 /// The program and its arguments, without what [`DEFAULT_SIGNALS`] needs.
 pub fn command_line(command: &Command) -> impl Iterator<Item = &OsStr> {
