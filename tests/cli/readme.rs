@@ -330,7 +330,7 @@ const EXECUTED: &[(&str, &str)] = &[
     ("can-listen | (trap '' INT; exec tee bus.txt)", "tee_recipe_keeps_every_frame"),
     ("can-listen | (trap '' INT; exec ts ", "ts_recipe_stamps_each_line_at_once"),
     ("timeout --preserve-status 60 ", "timeout_recipe_ends_in_time_with_0"),
-    ("can-listen --format candump | (trap '' INT; exec mawk ", "gaps_recipe_shows_each_when_it_is_over"),
+    ("can-listen --format candump | (trap '' INT; LC_ALL=C exec mawk ", "gaps_recipe_shows_each_when_it_is_over"),
     ("for rate in ", "bit_rate_recipe_finds_the_last_rate_within_100_s"),
     ("can-listen --format candump > bus.log", "file_and_log2asc_recipes_keep_every_frame"),
     ("can-listen --format candump | (trap '' INT; exec split ", "split_recipe_keeps_every_frame_in_whole_lines"),
