@@ -374,14 +374,18 @@ log-enabled = false
         let server = start(tool("influxd").arg("-config").arg(folder.0.join("influxdb.conf")));
         server.wait_for_stderr("Listening on HTTP");
         let server = InfluxDb { port, _server: server };
-        let create = run(tool("bash").args(["-c", &server.recipe(recipe("curl "))]));
+        let create = run(tool("bash").args(["-c", &server.with_address(recipe("curl "))]));
         assert_eq!(create.text(), "{\"results\":[{\"statement_id\":0}]}\n", "{create:?}");
         server
     }
 
-    /// The recipe with the address of this server.
+    /// The commands of the recipe, with the address of this server.
     #[track_caller]
-    fn recipe(&self, recipe: &str) -> String {
+    fn recipe(&self, folder: &TempDir) -> String {
+        to_influx(folder, &self.with_address(block(TO_INFLUX)))
+    }
+
+    fn with_address(&self, recipe: &str) -> String {
         replaced(recipe, "localhost:8086", &format!("127.0.0.1:{}", self.port))
     }
 
@@ -452,6 +456,22 @@ fn recipe(beginning: &str) -> &'static str {
     let lines: Vec<_> = README.lines().filter(|line| line.starts_with(beginning)).collect();
     let [line] = lines[..] else { panic!("not one recipe that begins with {beginning:?}: {lines:?}") };
     line
+}
+
+/// A recipe with the function that it uses.
+#[track_caller]
+fn sink_recipe(beginning: &str) -> String {
+    format!("{}\n{}", block("sink() {"), recipe(beginning))
+}
+
+/// The beginning of the script that writes to InfluxDB.
+const TO_INFLUX: &str = "url='http://localhost:8086/write";
+
+/// Writes the script that the recipe for InfluxDB needs; returns the recipe.
+#[track_caller]
+fn to_influx(folder: &TempDir, script: &str) -> String {
+    folder.write("to-influx", script);
+    sink_recipe("can-listen --format influx | sink ")
 }
 
 /// The one block of code in that language among the recipes.
@@ -619,7 +639,7 @@ fn influxdb_recipe_stores_every_frame() {
     need(&["influxd", "curl"]);
     let folder = TempDir::new("influxdb-recipe");
     let server = InfluxDb::start(&folder, free_tcp_port());
-    try_recipe(&folder, &server.recipe(recipe_in("bash")), |_| server.data().join("\n"));
+    try_recipe(&folder, &server.recipe(&folder), |_| server.data().join("\n"));
     assert_same(server.data(), (0..FRAMES).map(hex));
 }
 
@@ -629,7 +649,7 @@ fn influxdb_recipe_waits_for_a_late_server() {
     need(&["influxd", "curl"]);
     let (folder, gateway) = (TempDir::new("influxdb-late"), Gateway::start());
     let server = InfluxDb::start(&folder, free_tcp_port());
-    let (port, commands) = (server.port, server.recipe(recipe_in("bash")));
+    let (port, commands) = (server.port, server.recipe(&folder));
     drop(server); // the database is in the folder
 
     let pipeline = Pipeline::start(&folder, &gateway, &commands);
@@ -644,19 +664,26 @@ fn influxdb_recipe_waits_for_a_late_server() {
     assert_same(server.data(), (0..FRAMES).map(hex));
 }
 
+/// An MQTT broker, on this port.
+#[track_caller]
+fn mosquitto(folder: &TempDir, port: &str) -> Running {
+    let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    let config = folder.write("mosquitto.conf", &config);
+    let broker = start(tool("mosquitto").arg("-v").arg("-c").arg(config));
+    broker.wait_for_stderr("running");
+    broker
+}
+
 #[test]
 #[ignore = "needs mosquitto, mosquitto-clients"]
 fn mqtt_recipe_publishes_every_frame() {
     need(&["mosquitto_pub"]);
     let (folder, port) = (TempDir::new("mqtt"), free_tcp_port().to_string());
-    let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
-    folder.write("mosquitto.conf", &config);
-    let broker = start(tool("mosquitto").arg("-v").arg("-c").arg(folder.0.join("mosquitto.conf")));
-    broker.wait_for_stderr("running");
+    let broker = mosquitto(&folder, &port);
     let subscriber = start(tool("mosquitto_sub").args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "can/gw1"]));
     broker.wait_for_stderr("Sending SUBACK");
-    let recipe = recipe("can-listen --format candump | (trap '' INT; exec mosquitto_pub ");
-    let commands = replaced(recipe, "-h localhost ", &format!("-h 127.0.0.1 -p {port} "));
+    let recipe = sink_recipe("can-listen --format candump | sink mosquitto_pub ");
+    let commands = replaced(&recipe, "-h localhost ", &format!("-h 127.0.0.1 -p {port} "));
     let received = || String::from_utf8_lossy(&subscriber.stdout_so_far()).into_owned();
     try_recipe(&folder, &commands, |_| received());
     subscriber.wait_for_lines(FRAMES as usize);
@@ -956,8 +983,8 @@ fn kafka_recipe_delivers_in_order_through_an_outage() {
     let broker = start(tool("python3").args(["-c", BROKER]));
     broker.wait_for_lines(1);
     let address = String::from_utf8(broker.stdout_so_far()).expect("text").trim().to_owned();
-    let recipe = recipe("can-listen --format candump | setsid -w kcat ");
-    let pipeline = Pipeline::start(&folder, &gateway, &replaced(recipe, "-b localhost ", &format!("-b {address} ")));
+    let recipe = sink_recipe("can-listen --format candump | sink kcat ");
+    let pipeline = Pipeline::start(&folder, &gateway, &replaced(&recipe, "-b localhost ", &format!("-b {address} ")));
     // The key, the partition and the value of each message in the topic.
     let messages = || {
         let mut consumer = tool("kcat");
@@ -980,6 +1007,40 @@ fn kafka_recipe_delivers_in_order_through_an_outage() {
     let places = messages.lines().map(|line| line.split(" (").next().expect(line));
     assert_eq!(places.collect::<BTreeSet<_>>().len(), 1, "several keys or partitions");
     assert!(messages.starts_with("gw1 "), "{messages}");
+}
+
+#[test]
+#[ignore = "needs kcat, setsid, curl, mosquitto, mosquitto-clients"]
+fn second_ctrl_c_ends_a_sink_whose_server_is_away() {
+    need(&["kcat", "setsid", "curl", "mosquitto_pub"]);
+    let (folder, nowhere) = (TempDir::new("sink"), format!("127.0.0.1:{}", free_tcp_port()));
+    let kafka = replaced(&sink_recipe("can-listen --format candump | sink kcat "), "localhost", &nowhere);
+    let influxdb = to_influx(&folder, &replaced(block(TO_INFLUX), "localhost:8086", &nowhere));
+    let port = free_tcp_port().to_string();
+    let mqtt = sink_recipe("can-listen --format candump | sink mosquitto_pub ");
+    let mqtt = replaced(&mqtt, "-h localhost ", &format!("-h 127.0.0.1 -p {port} "));
+    let mut broker = Some(mosquitto(&folder, &port));
+    for (commands, is_away) in [(kafka, "Connection refused"), (influxdb, "Failed to connect"), (mqtt, "")] {
+        let gateway = Gateway::start();
+        let mut pipeline = Pipeline::start(&folder, &gateway, &commands);
+        gateway.wait_for_command("CAN 1 START\n");
+        (0..100).for_each(|number| gateway.send(frame(number)));
+        if is_away.is_empty() {
+            broker.take().expect("a broker").wait_for_stderr("Received PUBLISH");
+            gateway.send(frame(100));
+        }
+        pipeline.bash.wait_for_stderr(is_away);
+        pipeline.press_ctrl_c();
+        pipeline.bash.wait_for_stderr("lost: 0 in the kernel");
+        assert!(!pipeline.bash.has_ended(), "{commands}");
+        // Again and again, because bash may not have noticed the first one yet.
+        wait_until("its end", || {
+            pipeline.press_ctrl_c();
+            pipeline.bash.has_ended()
+        });
+        // Nothing is left that holds its output open.
+        pipeline.end();
+    }
 }
 
 /// A command of the README's first pages for this gateway.
@@ -1164,9 +1225,9 @@ fn influxdb_recipe_works_with_versions_2_and_3() {
     };
     let (_, header) = README.split_once("`header='").expect("a header for InfluxDB 2");
     let header = header.split('\'').next().expect("its end");
-    let (first, rest) = recipe_in("bash").split_once('\n').expect("several lines");
-    assert!(first.starts_with("url=") && first.contains(" header="), "{first}");
-    let commands = format!("url='{}' header='{header}'\n{rest}", settings("url"));
+    let (first, rest) = block(TO_INFLUX).split_once('\n').expect("several lines");
+    assert!(first.contains(" header="), "{first}");
+    let commands = to_influx(&folder, &format!("url='{}' header='{header}'\n{rest}", settings("url")));
     let bodies = || server.requests.lock().expect("no panic").iter().map(|(_, body)| body.as_str()).collect::<String>();
     try_recipe(&folder, &commands, |_| bodies());
     let points = bodies();
