@@ -708,6 +708,23 @@ fn ts_recipe_stamps_each_line_at_once() {
     });
 }
 
+#[test]
+#[ignore = "needs moreutils"]
+fn messages_recipe_adds_the_time_to_each() {
+    need(&["ts"]);
+    let (folder, gateway) = (TempDir::new("messages"), Gateway::start());
+    let pipeline = Pipeline::start(&folder, &gateway, recipe("can-listen > bus.txt 2> >(trap "));
+    let messages = || fs::read_to_string(folder.0.join("bus.err")).unwrap_or_default();
+    wait_until("a message", || messages().contains("START sent"));
+    pipeline.press_ctrl_c();
+    assert_eq!(pipeline.end().code(), Some(0));
+    wait_until("the report", || messages().contains("can-stop --confirm"));
+    let messages = messages();
+    // As in "Jan 31 23:59:59 can-listen: ", or without the program's name where the line to copy is alone.
+    let is_timed = |line: &&str| line.split(' ').nth(2).is_some_and(|time| time.split(':').count() == 3);
+    assert!(messages.lines().count() >= 4 && messages.lines().all(|line| is_timed(&line)), "{messages}");
+}
+
 /// Asserts that `bus.txt` has the answer to START and every frame.
 #[track_caller]
 fn try_recipe_for_bus_txt(name: &str, commands: &str) {
@@ -1062,7 +1079,7 @@ fn first_commands_of_the_readme_work() {
     listener.press_ctrl_c();
     assert_eq!(listener.end().code(), Some(0));
 
-    let commands = [command_for(&gateway, "export CAN_TARGET="), command_for(&gateway, "can-listen > bus.txt")];
+    let commands = [command_for(&gateway, "export CAN_TARGET="), command_for(&gateway, "can-listen > bus.txt  ")];
     let listener = Pipeline::start(&folder, &gateway, &commands.join("\n"));
     wait_until("frames", || fs::read_to_string(folder.0.join("bus.txt")).is_ok_and(|text| text.contains("M 1 CSD ")));
     listener.press_ctrl_c();
@@ -1168,14 +1185,27 @@ fn reconnect_recipe_survives_a_power_cycle() {
 }
 
 #[test]
-#[ignore = "needs python-can"]
-fn blf_recipe_keeps_every_frame() {
+#[ignore = "needs python-can[mf4]"]
+fn blf_and_mf4_recipes_keep_every_frame() {
     need_python_can();
-    let folder = TempDir::new("blf");
     let convert = recipe("can_logconvert ");
-    let read = "from can.io import BLFReader; [print(m.data.hex()) for m in BLFReader('bus.blf')]";
-    let (_, finished) = listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
-    assert_same(finished.text().lines(), frames().iter().map(|frame| frame.hex().to_lowercase()));
+    let (as_written, _) = convert.split_once("  # or bus.mf4").expect("the other format");
+    for (reader, file) in [("BLFReader", "bus.blf"), ("MF4Reader", "bus.mf4")] {
+        let folder = TempDir::new(file);
+        let convert = replaced(as_written, "bus.blf", file);
+        let read = format!("from can.io import {reader}; [print(m.data.hex()) for m in {reader}('{file}')]");
+        let (_, finished) =
+            listen(&folder, "candump", &format!("mv bus bus.log && {convert} && python3 -c \"{read}\""));
+        // MF4 has remote frames in a group of their own.
+        let text = finished.text();
+        let mut read: Vec<&str> = text.lines().collect();
+        let mut sent: Vec<String> = frames().iter().map(|frame| frame.hex().to_lowercase()).collect();
+        if file == "bus.mf4" {
+            read.sort_unstable();
+            sent.sort_unstable();
+        }
+        assert_same(read, sent);
+    }
 }
 
 /// An HTTP server that accepts and records every request.
