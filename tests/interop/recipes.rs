@@ -623,6 +623,24 @@ fn cantools_recipes_decode_every_frame() {
 }
 
 #[test]
+#[ignore = "needs cantools[plot], de_DE.UTF-8"]
+fn cantools_plot_recipe_draws_a_signal() {
+    need(&["cantools"]);
+    in_each_locale(|name, locale| {
+        let (folder, gateway) =
+            (TempDir::new(&format!("plot-{name}")), Gateway::builder().frames_per_second(1000.0).start());
+        folder.write("bus.dbc", &format!("{}\n", block("VERSION \"\"")));
+        let commands = format!("{locale}can-listen --format candump -n 500 > bus.log && {}", recipe("cantools plot "));
+        // As on a machine without a screen.
+        let finished = Pipeline::start(&folder, &gateway, &format!("unset DISPLAY WAYLAND_DISPLAY\n{commands}")).end();
+        assert_eq!(finished.code(), Some(0), "{finished:?}");
+        assert!(!finished.text().contains("WARNING") && !finished.stderr.contains("WARNING"), "{finished:?}");
+        let picture = fs::read(folder.0.join("bus.png")).expect("a picture");
+        assert!(picture.starts_with(b"\x89PNG") && picture.len() > 5000, "{} bytes", picture.len());
+    });
+}
+
+#[test]
 #[ignore = "needs python-can"]
 fn python_can_recipe_reads_every_frame() {
     need_python_can();
@@ -641,6 +659,19 @@ fn influxdb_recipe_stores_every_frame() {
     let server = InfluxDb::start(&folder, free_tcp_port());
     try_recipe(&folder, &server.recipe(&folder), |_| server.data().join("\n"));
     assert_same(server.data(), (0..FRAMES).map(hex));
+
+    // What Grafana puts in place of its variables.
+    let query = replaced(block("SELECT last("), "$timeFilter", "time > now() - 1h");
+    let rows = server.query(query.trim());
+    assert_eq!(rows[0], "name,tags,time,byte 0,frames/s");
+    let fields = rows[1..].iter().map(|row| row.rsplitn(3, ',').map(|field| field.parse::<f64>()));
+    let (mut frames, mut bytes) = (0.0, BTreeSet::new());
+    for mut row in fields {
+        frames += 10.0 * row.next().and_then(Result::ok).expect("frames/s");
+        bytes.insert(row.next().and_then(Result::ok).expect("byte 0") as u8);
+    }
+    assert_eq!((frames.round() as u32, bytes), (FRAMES, BTreeSet::from([0])), "{rows:?}");
+    assert!(rows[1].contains("device="), "{rows:?}");
 }
 
 #[test]
@@ -1108,7 +1139,7 @@ fn rust_example_streams_and_stops() {
     let crate_folder = TempDir::new("example");
     let here = env!("CARGO_MANIFEST_DIR");
     let manifest = format!(
-        "[package]\nname = \"example\"\nedition = \"2024\"\n[dependencies]\ncan-udp = {{ path = \"{here}\" }}\n[workspace]\n"
+        "[package]\nname = \"example\"\nedition = \"2024\"\n[dependencies]\ncan-udp = {{ path = \"{here}\", default-features = false }}\n[workspace]\n"
     );
     crate_folder.write("Cargo.toml", &manifest);
     fs::copy(format!("{here}/Cargo.lock"), crate_folder.0.join("Cargo.lock")).expect("a copy");
