@@ -377,6 +377,7 @@ const EXECUTED: &[(&str, &str)] = &[
     ("# can-listen --format candump | (trap '' INT; exec python3 ", "python_can_recipe_reads_every_frame"),
     ("can-listen --format pcap > bus.pcap", "pcap_recipe_is_read_by_tshark"),
     ("sudo modprobe vcan; ", "socketcan_recipe_shows_every_frame"),
+    ("cantools monitor ", "socketcan_recipe_shows_every_frame"),
     (
         "can-listen --filter STD:0:0 --filter EXT:0:0 --format candump | (trap '' INT; exec canplayer ",
         "socketcan_recipe_shows_every_frame",

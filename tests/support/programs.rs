@@ -20,8 +20,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
-/// How long a test waits for anything before it fails.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a test waits for anything before it fails: long enough for Python on an emulated processor.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `can-listen` on a free local port; the caller adds the target.
 pub fn can_listen<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
