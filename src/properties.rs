@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cli::address::{LocalAddr, Target};
 use crate::cli::options::ListenOptions;
 use crate::format::frame::{Frame, FrameKind, Id};
-use crate::format::{Diagnostic, Encoder, Format, InfluxWriter, write_candump};
+use crate::format::{Encoder, Format, InfluxWriter, Notice, write_candump};
 use crate::gateway::command::{BitRate, Command, Filter};
 use crate::gateway::reply::{Line, Reply, lines, replies};
 use clap::Parser;
@@ -271,28 +271,27 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
 
 struct Written {
     out: Vec<u8>,
-    diagnostics: usize,
+    notices: usize,
 }
 
 /// What a datagram becomes; asserts that its buffer is no larger than growing by doubling makes it.
 fn write(format: Format, escape: bool, datagram: &[u8]) -> Written {
     let mut out = Vec::new();
-    let (mut diagnostics, mut diagnostic_bytes) = (0, 0);
+    let (mut notices, mut notice_bytes) = (0, 0);
     Encoder::new(format, DEVICE, escape).write(
         datagram,
         || NOW,
         u64::MAX,
         &mut out,
-        |diagnostic| {
-            let (Diagnostic::Refusal(line) | Diagnostic::Event { line, .. } | Diagnostic::Malformed(line, _)) =
-                diagnostic;
-            diagnostics += 1;
-            diagnostic_bytes += line.len();
+        |notice| {
+            let (Notice::Refusal(line) | Notice::Event { line, .. } | Notice::Malformed(line, _)) = notice;
+            notices += 1;
+            notice_bytes += line.len();
         },
     );
     assert!(out.capacity() <= (2 * out.len()).max(8), "{} bytes for {}", out.capacity(), out.len());
-    assert!(diagnostic_bytes <= datagram.len());
-    Written { out, diagnostics }
+    assert!(notice_bytes <= datagram.len());
+    Written { out, notices }
 }
 
 fn text_lines(out: &[u8]) -> Vec<&str> {
@@ -350,11 +349,11 @@ proptest! {
             (Format::Candump, 37, read_candump as fn(&str) -> Option<(u128, Known)>),
             (Format::Influx, 112, read_influx),
         ] {
-            let Written { out, diagnostics } = write(format, false, &datagram);
+            let Written { out, notices } = write(format, false, &datagram);
             prop_assert!(out.len() <= (datagram.len() + 1) * longest / 10, "{} from {}", out.len(), datagram.len());
             let frames = text_lines(&out);
             let frames: Vec<&str> = frames.into_iter().filter(|line| !line.starts_with("can_event,")).collect();
-            prop_assert_eq!(frames.len() + diagnostics + quiet, lines);
+            prop_assert_eq!(frames.len() + notices + quiet, lines);
             for line in frames {
                 prop_assert!(read(line).is_some(), "{:?}", line);
             }
@@ -388,7 +387,7 @@ proptest! {
             (Format::Influx, read_influx),
         ] {
             let mut out = Vec::new();
-            let nothing = |diagnostic: Diagnostic<'_>| panic!("{diagnostic:?}");
+            let nothing = |notice: Notice<'_>| panic!("{notice:?}");
             Encoder::new(format, DEVICE, false).write(datagram.as_bytes(), || received, u64::MAX, &mut out, nothing);
             let printed = text_lines(&out);
             prop_assert_eq!(printed.len(), frames.len());
@@ -514,25 +513,23 @@ proptest! {
             // Names are left alone: this is no place to ask a resolver.
             if let Ok(ip) = host.parse::<IpAddr>() {
                 let resolved = target.resolve(&LocalAddr::default()).expect("an address");
-                prop_assert_eq!(resolved, SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
+                prop_assert_eq!(resolved.gateway, SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
             }
         }
     }
 
     #[test]
     fn local_address_is_kept_as_written(ip in any::<IpAddr>(), port in any::<Option<u16>>()) {
-        let gateway = match ip {
-            IpAddr::V4(_) => SocketAddr::from(([10, 8, 0, 109], 7)),
-            IpAddr::V6(_) => SocketAddr::from(([0xFD00, 0, 0, 0, 0, 0, 0, 1], 7)),
-        };
+        let gateway = if ip.to_canonical().is_ipv4() { "10.8.0.109:7" } else { "[fd00::1]:7" };
         let text = match (ip, port) {
             (IpAddr::V6(ip), Some(port)) => format!("[{ip}]:{port}"),
             (ip, Some(port)) => format!("{ip}:{port}"),
             (ip, None) => ip.to_string(),
         };
         let bind: LocalAddr = text.parse().expect("an address");
-        prop_assert_eq!(bind.address(gateway), SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
-        prop_assert_eq!(bind.with_any_port().address(gateway), SocketAddr::new(ip.to_canonical(), 0));
+        let resolved = gateway.parse::<Target>().expect("a target").resolve(&bind).expect("an address");
+        prop_assert_eq!(resolved.local, SocketAddr::new(ip.to_canonical(), port.unwrap_or(5000)));
+        prop_assert_eq!(bind.to_string(), text);
     }
 
     #[test]

@@ -1,31 +1,23 @@
 //! Messages on stderr: a bounded queue, and a thread that writes it. No other thread waits for stderr, however slow it is.
 
-mod limiter;
-
-use std::collections::VecDeque;
-use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
-use std::process::{self, ExitCode};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use limiter::Limiter;
+use anyhow::{Error, Result};
 
-/// How many messages can wait.
-const CAPACITY: usize = 1200;
+use crate::output::stdout::write_patiently;
 
-/// How many can wait when one with the gateway's text is added: the rest is room for our own.
-const GATEWAY_CAPACITY: usize = 1000;
+/// How many lines can wait.
+const CAPACITY: usize = 1000;
 
 /// How long the program waits for stderr before it exits.
 const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// The same after a second Ctrl-C.
-const QUIT_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Back-off before the next attempt to write to a stderr that another process has made non-blocking and that is full.
-const WRITE_BACKOFF: Duration = Duration::from_millis(5);
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,52 +27,46 @@ pub(crate) enum Verbosity {
     Verbose,
 }
 
-/// Prints messages on stderr, each after the program's name.
+/// Takes whole lines for stderr.
+pub(crate) trait Sink: fmt::Debug + Send + Sync {
+    /// Never waits. A line that is not accepted is counted.
+    fn put(&self, line: String);
+    /// How many lines were not accepted, or could not be written.
+    fn lost(&self) -> u64;
+    /// Waits until everything that was accepted is written, at most for `timeout`.
+    fn flush(&self, timeout: Duration);
+}
+
+/// Prints messages, each after the program's name.
 #[derive(Clone, Debug)]
 pub(crate) struct Messages {
     program: &'static str,
     verbosity: Verbosity,
-    started: Instant,
-    queue: Arc<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<String>,
-    /// A message has left the queue and is not completely written.
-    is_writing: bool,
-    limiter: Limiter,
-    /// Messages that were not shown: suppressed by the limiter, dropped because the queue was full, or failed to be written.
-    not_shown: u64,
-    /// How many of them the user knows of.
-    reported: u64,
+    sink: Arc<dyn Sink>,
 }
 
 impl Messages {
-    /// Starts the thread that writes.
+    pub fn new(program: &'static str, verbosity: Verbosity, sink: Arc<dyn Sink>) -> Messages {
+        Messages { program, verbosity, sink }
+    }
+
+    /// Messages on stderr.
     ///
     /// # Errors
     ///
-    /// The system's, if it grants no thread.
-    fn new(program: &'static str, verbosity: Verbosity) -> io::Result<Messages> {
-        let messages = Messages { program, verbosity, started: Instant::now(), queue: Arc::default() };
-        let queue = Arc::clone(&messages.queue);
-        thread::Builder::new()
-            .name("stderr".to_owned())
-            .spawn(move || queue.write_all_to(program, &mut io::stderr()))?;
-        Ok(messages)
+    /// The system cannot start a thread.
+    pub fn stderr(program: &'static str, verbosity: Verbosity) -> io::Result<Messages> {
+        Ok(Messages::new(program, verbosity, Arc::new(Queue::start()?)))
+    }
+
+    pub fn is_verbose(&self) -> bool {
+        self.verbosity == Verbosity::Verbose
     }
 
     /// Prints a step and its time, under `--verbose`.
-    pub fn debug(&self, message: impl Display) {
-        if self.verbosity == Verbosity::Verbose {
-            self.warn(self.with_time(message));
+    pub fn debug(&self, since_start: Duration, message: impl Display) {
+        if self.is_verbose() {
+            self.warn(format_args!("{:.3} s: {message}", since_start.as_secs_f64()));
         }
     }
 
@@ -93,154 +79,94 @@ impl Messages {
 
     /// Prints a message.
     pub fn warn(&self, message: impl Display) {
-        self.enqueue(&mut self.queue.lock(), message, CAPACITY);
+        self.sink.put(format!("{}: {message}\n", self.program));
     }
 
-    /// Like [`Messages::debug`], for a message that quotes `text` of the gateway; limited in rate.
-    pub fn debug_from_gateway(&self, text: &str, message: impl Display) {
-        if self.verbosity == Verbosity::Verbose {
-            self.warn_from_gateway(text, self.with_time(message));
-        }
-    }
-
-    /// Like [`Messages::warn`], for a message that quotes `text` of the gateway; limited in rate.
-    pub fn warn_from_gateway(&self, text: &str, message: impl Display) {
-        let mut state = self.queue.lock();
-        let now = Instant::now();
-        if let Some(summary) = state.limiter.take_summary(now) {
-            self.enqueue(&mut state, summary, CAPACITY);
-        }
-        let summary_at = state.limiter.summary_at();
-        if state.limiter.admits(now, text) {
-            self.enqueue(&mut state, message, GATEWAY_CAPACITY);
-            return;
-        }
-        state.not_shown += 1;
-        if summary_at.is_none() {
-            // The thread waits for messages, and not yet for the time of the summary.
-            self.queue.changed.notify_all();
-        }
-    }
-
-    /// How many messages of the session were not shown. The caller reports it to the user.
-    pub fn not_shown(&self) -> u64 {
-        let mut state = self.queue.lock();
-        state.reported = state.not_shown;
-        state.not_shown
-    }
-
-    /// Prints a message, if stderr accepts it soon, and exits the process.
-    pub fn exit(&self, message: impl Display, code: i32) -> ! {
-        self.warn(message);
-        self.flush(QUIT_FLUSH_TIMEOUT);
-        process::exit(code);
-    }
-
-    fn with_time(&self, message: impl Display) -> String {
-        format!("{:.3} s: {message}", self.started.elapsed().as_secs_f64())
-    }
-
-    fn enqueue(&self, state: &mut State, message: impl Display, capacity: usize) {
-        if state.waiting.len() < capacity {
-            state.waiting.push_back(line(self.program, message));
-            self.queue.changed.notify_all();
-        } else {
-            state.not_shown += 1;
-        }
-    }
-
-    /// Reports what was not shown, unless the user knows.
-    fn report_not_shown(&self) {
-        let mut state = self.queue.lock();
-        let count = state.not_shown - state.reported;
-        if count > 0 {
-            state.reported = state.not_shown;
-            self.enqueue(&mut state, format_args!("messages not shown: {count}"), CAPACITY);
-        }
-    }
-
-    /// Waits until everything is written, at most for `timeout`.
-    fn flush(&self, timeout: Duration) {
-        let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        let _ = self.queue.changed.wait_timeout_while(self.queue.lock(), timeout, is_busy);
+    /// How many messages were not shown.
+    pub fn lost(&self) -> u64 {
+        self.sink.lost()
     }
 }
 
-/// Runs `work`, prints its error, returns the exit code.
-pub(crate) fn run_and_report(
+/// How a program ends.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    Success,
+    Failure(Error),
+    /// At once, by a signal; with this message.
+    Quit(String),
+}
+
+/// Prints how the program ends, waits for stderr, returns the exit code.
+pub(crate) fn finish(messages: &Messages, exit: Exit) -> u8 {
+    let (code, last) = match exit {
+        Exit::Success => (0, None),
+        Exit::Failure(error) => (1, Some(format!("{error:#}"))),
+        Exit::Quit(message) => (130, Some(message)),
+    };
+    if let Some(last) = last {
+        messages.warn(last);
+    }
+    messages.sink.flush(FINAL_FLUSH_TIMEOUT);
+    code
+}
+
+/// Runs `work` and [finishes](finish).
+pub(crate) fn run_and_finish(
     program: &'static str,
     verbosity: Verbosity,
-    work: impl FnOnce(&Messages) -> anyhow::Result<()>,
+    work: impl FnOnce(&Messages) -> Result<Exit>,
 ) -> ExitCode {
-    let messages = match Messages::new(program, verbosity) {
-        Ok(messages) => messages,
+    match Messages::stderr(program, verbosity) {
+        Ok(messages) => finish(&messages, work(&messages).unwrap_or_else(Exit::Failure)).into(),
         Err(error) => {
-            let _ = io::stderr().write_all(line(program, format_args!("cannot start a thread: {error}")).as_bytes());
-            return ExitCode::FAILURE;
+            let _ = writeln!(io::stderr(), "{program}: cannot start a thread: {error}");
+            ExitCode::FAILURE
         }
-    };
-    let result = work(&messages);
-    messages.report_not_shown();
-    if let Err(error) = &result {
-        messages.warn(format_args!("{error:#}"));
     }
-    messages.flush(FINAL_FLUSH_TIMEOUT);
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn line(program: &str, message: impl Display) -> String {
-    format!("{program}: {message}\n")
+/// The queue in front of stderr.
+#[derive(Debug)]
+struct Queue {
+    /// Each line with what the thread drops once everything up to that line is written.
+    lines: SyncSender<(String, Option<Sender<()>>)>,
+    lost: Arc<AtomicU64>,
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes messages to `out`, and the limiter's summaries when they are due.
-    fn write_all_to(&self, program: &str, out: &mut impl Write) {
-        let mut state = self.lock();
-        loop {
-            if let Some(summary) = state.limiter.take_summary(Instant::now()) {
-                state.waiting.push_back(line(program, summary));
+    fn start() -> io::Result<Queue> {
+        let (lines, receiver) = sync_channel::<(String, _)>(CAPACITY);
+        let lost = Arc::new(AtomicU64::new(0));
+        let unwritten = Arc::clone(&lost);
+        thread::Builder::new().name("stderr".to_owned()).spawn(move || {
+            for (line, _on_written) in receiver {
+                if write_patiently(&mut io::stderr(), line.as_bytes()).is_err() {
+                    unwritten.fetch_add(1, Relaxed);
+                }
             }
-            let Some(message) = state.waiting.pop_front() else {
-                state = self.wait(state);
-                continue;
-            };
-            state.is_writing = true;
-            drop(state);
-            let written = write_patiently(out, message.as_bytes());
-            state = self.lock();
-            state.is_writing = false;
-            state.not_shown += u64::from(written.is_err());
-            self.changed.notify_all();
-        }
-    }
-
-    /// Waits for a message, or until a summary is due.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        match state.limiter.summary_at() {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(at) => {
-                let timeout = at.saturating_duration_since(Instant::now());
-                self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
-            }
-        }
+        })?;
+        Ok(Queue { lines, lost })
     }
 }
 
-/// Like [`Write::write_all`], but waits for an `out` that is non-blocking and full: terminal multiplexers and other
-/// processes that share a terminal or pipe make it so.
-fn write_patiently(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match out.write(bytes) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(WRITE_BACKOFF),
-            Err(error) => return Err(error),
+impl Sink for Queue {
+    fn put(&self, line: String) {
+        if self.lines.try_send((line, None)).is_err() {
+            self.lost.fetch_add(1, Relaxed);
         }
     }
-    Ok(())
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    fn flush(&self, timeout: Duration) {
+        let (on_written, written) = channel();
+        match self.lines.try_send((String::new(), Some(on_written))) {
+            Ok(()) => drop(written.recv_timeout(timeout)),
+            // The queue is full.
+            Err(_) => thread::sleep(timeout),
+        }
+    }
 }

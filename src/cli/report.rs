@@ -1,34 +1,16 @@
-//! What was counted, what is known of the bus, and the last lines, which say both.
+//! What was counted, what is known of the bus, and the end of a session, which reports both.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Error, anyhow};
 
-use crate::gateway::drops::Drops;
+use crate::cli::advice;
+use crate::cli::messages::{Exit, Messages};
+use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
+use crate::gateway::Drops;
 use crate::output::printer::Stats;
-
-/// How wide a line of the report is at most, in columns, the program's name included.
-const MAX_COLUMNS: usize = 140;
-
-/// Begins a further line like the first one.
-const NEXT_LINE: &str = "\ncan-listen: ";
-
-/// What is known of the bus when the session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BusState {
-    /// The gateway refused to start it.
-    NotStarted,
-    /// Data has come, or the gateway confirmed `START`.
-    Running,
-    /// The gateway confirmed that it is stopped.
-    Stopped,
-    /// The gateway reported then that it is stopped.
-    ReportedStopped(Instant),
-    /// Nothing shows whether it runs.
-    Unknown,
-}
+use crate::output::spool::{Output, Written};
 
 /// The figures of the last lines.
 #[derive(Debug)]
@@ -36,10 +18,7 @@ pub(crate) struct Report {
     pub stats: Stats,
     /// What the kernel dropped.
     pub drops: Drops,
-    /// Datagrams that were written, in whole batches.
-    pub written: u64,
-    /// How writing to stdout failed, if it did.
-    pub write_error: Option<io::Error>,
+    pub written: Written,
     /// Messages that did not go to stderr.
     pub messages_not_shown: u64,
     pub network_errors: u64,
@@ -47,76 +26,110 @@ pub(crate) struct Report {
     pub handshake_frames: u64,
     /// The time of the stream, without the shutdown.
     pub duration: Duration,
-    pub bus: BusState,
-    /// The command line that stops the bus.
-    pub can_stop: String,
+    /// What is known of the bus.
+    pub bus: String,
+    /// The command line that stops the bus, unless it is known to be stopped.
+    pub can_stop: Option<String>,
+}
+
+/// Ends a session: waits until everything is written, prints the report, waits until a regular file is stored. Failures come
+/// last, those of stdout after the session's. `report` is called once everything is written.
+pub(crate) fn end(
+    output: &dyn Output,
+    messages: &Messages,
+    shutdown: &Shutdown,
+    mut failures: Vec<Error>,
+    report: impl FnOnce(Written) -> Report,
+) -> Exit {
+    output.close();
+    let written = wait_for(
+        |timeout| output.wait_written(timeout),
+        || {
+            let hint = shutdown.quit_hint();
+            messages.warn(format_args!("waiting for the process reading stdout; {hint}, discarding unwritten output"));
+        },
+    );
+    let report = report(written.unwrap_or_default());
+    for line in report.lines() {
+        if report.has_losses() { messages.warn(line) } else { messages.info(line) }
+    }
+    let reader_is_gone = report.reader_is_gone();
+    let error = match report.written.error {
+        Some(error) => (!reader_is_gone).then_some(error),
+        None => {
+            let synced = wait_for(
+                |timeout| output.wait_synced(timeout),
+                || {
+                    messages.warn(format_args!("waiting for the disk to store the file; {}", shutdown.quit_hint()));
+                },
+            );
+            synced.and_then(Result::err)
+        }
+    };
+    if output.is_deleted() {
+        messages.warn(advice::FILE_DELETED);
+    }
+    failures.extend(error.map(|error| anyhow!(advice::write_error(&error))));
+    let Some(last) = failures.pop() else { return Exit::Success };
+    for failure in failures {
+        messages.warn(format_args!("{failure:#}"));
+    }
+    Exit::Failure(last)
+}
+
+/// Waits, and calls `notice` if it takes long.
+fn wait_for<T>(wait: impl Fn(Option<Duration>) -> Option<T>, notice: impl FnOnce()) -> Option<T> {
+    wait(Some(SHUTDOWN_NOTICE_AFTER)).or_else(|| {
+        notice();
+        wait(None)
+    })
 }
 
 impl Report {
     /// Whether something is missing, so that the report is printed under `--quiet` too.
-    pub fn has_losses(&self) -> bool {
+    fn has_losses(&self) -> bool {
         let unwritten = if self.reader_is_gone() { 0 } else { self.unwritten() };
         let Stats { overflowed, malformed_lines, .. } = self.stats;
         self.drops.count + overflowed + malformed_lines + unwritten + self.messages_not_shown > 0
     }
 
-    /// The failure of stdout, if it is one: a reader that went away is none.
-    pub fn stdout_failure(&self) -> Option<Error> {
-        let error = self.write_error.as_ref().filter(|_| !self.reader_is_gone())?;
-        let advice = match error.kind() {
-            ErrorKind::StorageFull => "make room there, or write to another disk",
-            _ => "check where it is redirected to",
-        };
-        Some(anyhow!("cannot write to stdout: {error}; {advice}"))
-    }
-
-    /// What the first lines say, in their order.
-    fn parts(&self) -> Vec<String> {
+    /// One fact each; with a command line that stands alone on the last line.
+    fn lines(&self) -> Vec<String> {
         let Stats { datagrams, bytes, frames, overflowed, malformed_lines, .. } = self.stats;
         let frames = frames.map(|frames| plural(frames, "frame") + ", ").unwrap_or_default();
         let dropped = match self.drops {
             Drops { count, is_lower_bound: false } => count.to_string(),
-            Drops { count: 0, is_lower_bound: true } => "unknown (the system does not say)".to_owned(),
+            Drops { count: 0, is_lower_bound: true } => "unknown".to_owned(),
             Drops { count, is_lower_bound: true } => format!("at least {count}"),
         };
         let (datagrams, bytes) = (plural(datagrams, "datagram"), plural(bytes, "byte"));
-        let mut parts = vec![
+        let mut lines = vec![
             format!("{datagrams} ({frames}{bytes}) in {:.1} s", self.duration.as_secs_f64()),
             format!("lost: {dropped} in the kernel, {overflowed} in the output buffer"),
         ];
-        match self.unwritten() {
-            0 => {}
-            count if self.reader_is_gone() => {
-                parts.push(format!("up to {} not read by the reader", plural(count, "datagram")));
-            }
-            count => parts.push(format!("{} not written to stdout", plural(count, "datagram"))),
-        }
-        for (count, what, fate) in [
-            (malformed_lines, "malformed line", "left out"),
-            (self.messages_not_shown, "message", "not shown"),
-            (self.network_errors, "network error", "(recovered)"),
-            (self.handshake_frames, "frame", "received during the handshake, not printed"),
+        let fate = if self.reader_is_gone() { "not read by the reader" } else { "not written to stdout" };
+        for (qualifier, count, what, fate) in [
+            ("up to ", self.unwritten(), "datagram", fate),
+            ("", malformed_lines, "malformed line", "left out"),
+            ("", self.messages_not_shown, "message", "not shown"),
+            ("", self.network_errors, "network error", "(recovered)"),
+            ("", self.handshake_frames, "frame", "received during the handshake, not printed"),
         ] {
             if count > 0 {
-                parts.push(format!("{} {fate}", plural(count, what)));
+                lines.push(format!("{qualifier}{} {fate}", plural(count, what)));
             }
         }
-        parts.push(match self.bus {
-            BusState::NotStarted => "the bus was not started".to_owned(),
-            BusState::Running => "the bus still runs, stop it with:".to_owned(),
-            BusState::Stopped => "the bus is halted".to_owned(),
-            BusState::ReportedStopped(at) => {
-                format!("the bus was reported stopped {:.0} s ago", at.elapsed().as_secs_f64())
-            }
-            BusState::Unknown => "the bus may still run, stop it with:".to_owned(),
+        lines.push(match &self.can_stop {
+            Some(command_line) => format!("{}, stop it with:\n{command_line}", self.bus),
+            None => self.bus.clone(),
         });
-        parts
+        lines
     }
 
-    /// Datagrams that were received and are not known to be written; a batch that was cut counts as a whole.
+    /// At most so many datagrams were received and not written: a batch that was cut counts as a whole.
     fn unwritten(&self) -> u64 {
-        match self.write_error {
-            Some(_) => (self.stats.enqueued + self.stats.after_failure).saturating_sub(self.written),
+        match self.written.error {
+            Some(_) => self.stats.enqueued.saturating_sub(self.written.datagrams),
             None => 0,
         }
     }
@@ -124,30 +137,7 @@ impl Report {
     /// A reader that closed its end, or whose connection was reset, has seen what it wanted.
     fn reader_is_gone(&self) -> bool {
         let is_gone = |error: &io::Error| matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        self.write_error.as_ref().is_some_and(is_gone)
-    }
-}
-
-/// Lines of at most [`MAX_COLUMNS`] columns; the command line that stops the bus stands alone on the last one.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut column = NEXT_LINE.len();
-        for (index, part) in self.parts().iter().enumerate() {
-            let separator = if index == 0 {
-                ""
-            } else if column + "; ".len() + part.len() <= MAX_COLUMNS {
-                "; "
-            } else {
-                column = 0;
-                NEXT_LINE
-            };
-            column += separator.len() + part.len();
-            write!(f, "{separator}{part}")?;
-        }
-        match self.bus {
-            BusState::Running | BusState::Unknown => write!(f, "\n{}", self.can_stop),
-            BusState::NotStarted | BusState::Stopped | BusState::ReportedStopped(_) => Ok(()),
-        }
+        self.written.error.as_ref().is_some_and(is_gone)
     }
 }
 

@@ -1,15 +1,14 @@
 //! The end of a session: the signals that ask for it, and what it waits for.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::messages::Messages;
+use crate::cli::messages::{Exit, Messages, finish};
 use crate::gateway::Waker;
 
 /// How long the shutdown waits for the gateway, or for the process reading stdout, before the user is informed.
@@ -58,49 +57,32 @@ impl Shutdown {
                     "the terminal has closed; still running, since SIGHUP was ignored at the start (nohup). The next \
                      signal ends the session",
                 );
-            } else {
-                shutdown.on_signal(&messages, &can_stop);
+            } else if let Some(message) = shutdown.on_signal(&messages, &can_stop) {
+                process::exit(finish(&messages, Exit::Quit(message)).into());
             }
         })?;
         Ok(terminal)
     }
 
-    fn on_signal(&self, messages: &Messages, can_stop: &str) {
-        let Some(waker) = self.waker.get() else { messages.exit("exited before anything was sent", 130) };
+    /// The program exits at once if there is a message for that.
+    pub fn on_signal(&self, messages: &Messages, can_stop: &str) -> Option<String> {
+        let Some(waker) = self.waker.get() else { return Some("exited before anything was sent".to_owned()) };
         if !self.signalled.swap(true, Relaxed) {
             if self.in_progress.load(Relaxed) {
                 messages.warn("shutting down; press Ctrl-C again to quit now");
             }
             waker.wake();
+            None
         } else if self.bus_is_stopped.load(Relaxed) {
-            messages.exit("exited; unwritten output was discarded; the bus is halted", 130);
+            Some("exited; unwritten output was discarded; the bus is halted".to_owned())
         } else {
-            messages.exit(
-                format_args!(
-                    "exited; unwritten output was discarded; the bus may still run, stop it with:\n{can_stop}"
-                ),
-                130,
-            );
+            Some(format!("exited; unwritten output was discarded; the bus may still run, stop it with:\n{can_stop}"))
         }
     }
 
     /// How the user can exit at once.
     pub fn quit_hint(&self) -> &'static str {
         if self.signalled.load(Relaxed) { "press Ctrl-C to quit now" } else { "press Ctrl-C twice to quit now" }
-    }
-
-    /// Waits until the thread that writes stdout has ended; returns its result.
-    pub fn wait_for_stdout(&self, stdout: &Receiver<io::Result<()>>, messages: &Messages) -> io::Result<()> {
-        match stdout.recv_timeout(SHUTDOWN_NOTICE_AFTER) {
-            Err(RecvTimeoutError::Timeout) => {
-                messages.warn(format_args!(
-                    "waiting for the process reading stdout; {}, discarding unwritten output",
-                    self.quit_hint()
-                ));
-                stdout.recv().unwrap_or(Ok(()))
-            }
-            result => result.unwrap_or(Ok(())),
-        }
     }
 }
 

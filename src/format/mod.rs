@@ -25,7 +25,7 @@
 //! ```
 
 mod candump;
-pub(crate) mod event;
+pub mod event;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -36,7 +36,7 @@ use std::time::Duration;
 pub use candump::write_candump;
 pub use influx::InfluxWriter;
 pub use pcap::{PCAP_HEADER, write_pcap_record};
-pub(crate) use pcap::{PCAP_RECORD_MAX, PcapRecord, pcap_record};
+pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
 use crate::format::event::ControllerEvent;
 use crate::format::frame::{Frame, Id, ParseFrameError};
@@ -66,7 +66,7 @@ impl Format {
 
 /// A line that is to be reported, because stdout has no place for it or because it concerns the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Diagnostic<'a> {
+pub(crate) enum Notice<'a> {
     /// `R ERR …`
     Refusal(&'a [u8]),
     /// `E …`, received at that time since 1970.
@@ -111,7 +111,7 @@ impl Encoder {
         received: impl FnOnce() -> Duration,
         max_frames: u64,
         out: &mut Vec<u8>,
-        mut on_diagnostic: impl FnMut(Diagnostic<'_>),
+        mut on_notice: impl FnMut(Notice<'_>),
     ) -> u64 {
         if let Encoder::Raw { escape } = self {
             raw::write_datagram(datagram, *escape, out);
@@ -129,15 +129,15 @@ impl Encoder {
                             break;
                         }
                     }
-                    Err(fault) => on_diagnostic(Diagnostic::Malformed(line, fault)),
+                    Err(fault) => on_notice(Notice::Malformed(line, fault)),
                 },
                 Line::Event(line) => {
                     self.write_event(line, received, out);
-                    on_diagnostic(Diagnostic::Event { line, received });
+                    on_notice(Notice::Event { line, received });
                 }
                 Line::Reply(Reply::Ok | Reply::Status(_)) => {}
-                Line::Reply(Reply::Refused(line)) => on_diagnostic(Diagnostic::Refusal(line)),
-                Line::Unknown(line) => on_diagnostic(Diagnostic::Malformed(line, ParseFrameError::NotAFrame)),
+                Line::Reply(Reply::Refused(line)) => on_notice(Notice::Refusal(line)),
+                Line::Unknown(line) => on_notice(Notice::Malformed(line, ParseFrameError::NotAFrame)),
             }
         }
         frames
@@ -152,6 +152,7 @@ impl Encoder {
             Encoder::Pcap => write_pcap_record(frame, received, out),
         }
     }
+
     /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
     fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
         let Some(event) = ControllerEvent::parse(line) else { return };
@@ -161,6 +162,11 @@ impl Encoder {
             Encoder::Pcap => pcap::write_error_record(&event, received, out),
         }
     }
+}
+
+/// The well-formed frames of a datagram, of every CAN port.
+pub fn frames(datagram: &[u8]) -> impl Iterator<Item = Frame> {
+    lines(datagram).filter_map(|line| Frame::parse(line).ok())
 }
 
 /// 3 digits for an 11-bit identifier, 8 for a 29-bit one.

@@ -85,39 +85,16 @@ fn write_record(id: u32, frame_length: u8, flags: u8, data: &[u8], received: Dur
     out.extend_from_slice(data);
 }
 
-/// The longest record, in bytes.
-pub(crate) const PCAP_RECORD_MAX: usize = RECORD_HEADER_LENGTH + HEADER_LENGTH + DATA_MAX;
-
 /// Seconds, nanoseconds, captured length, length.
-const RECORD_HEADER_LENGTH: usize = 16;
+pub(crate) const PCAP_RECORD_HEADER_LENGTH: usize = 16;
 
-/// What is at a place of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PcapRecord {
-    /// A record of so many bytes.
-    Whole(usize),
-    /// Nothing, or the beginning of a record that the bytes end in.
-    Cut,
-    /// No record of ours.
-    Invalid,
-}
-
-/// What the bytes begin with, if a record begins there.
-pub(crate) fn pcap_record(bytes: &[u8]) -> PcapRecord {
-    let number = |at: usize| {
-        let field = bytes.get(at..at + 4)?;
-        Some(field.iter().rev().fold(0u32, |number, &byte| number << 8 | u32::from(byte)))
-    };
-    let (nanos, captured, length) = (number(4), number(8), number(12));
-    let is_length = |length: u32| (HEADER_LENGTH..=HEADER_LENGTH + DATA_MAX).contains(&(length as usize));
-    if nanos.is_some_and(|nanos| nanos >= 1_000_000_000)
-        || captured.is_some_and(|captured| !is_length(captured))
-        || length.is_some_and(|length| Some(length) != captured)
-    {
-        return PcapRecord::Invalid;
-    }
-    match length.map(|length| RECORD_HEADER_LENGTH + length as usize) {
-        Some(size) if size <= bytes.len() => PcapRecord::Whole(size),
-        _ => PcapRecord::Cut,
-    }
+/// The length of the record that begins with these bytes, `None` if none of ours does. What is missing at their end counts as
+/// right: a record that is cut within its lengths is as long as the shortest.
+pub(crate) fn pcap_record_length(bytes: &[u8]) -> Option<usize> {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let length = number(8).map_or(HEADER_LENGTH, |captured| captured as usize);
+    let is_ours = (HEADER_LENGTH..=HEADER_LENGTH + DATA_MAX).contains(&length)
+        && number(4).is_none_or(|nanos| nanos < 1_000_000_000)
+        && number(12).is_none_or(|original| original as usize == length);
+    is_ours.then_some(PCAP_RECORD_HEADER_LENGTH + length)
 }

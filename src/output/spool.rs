@@ -1,42 +1,58 @@
-//! The bounded queue between the loop and stdout, and how much of it was written.
+//! The bounded queue between the loop and stdout, and the thread that writes it out.
 //!
 //! The loop must never wait for stdout: it appends to a buffer under a lock; the writer swaps that buffer for its own
 //! empty one and writes it out whole. To wake the writer for every datagram would cost more than the datagram itself,
-//! so the writer waits for [`FLUSH_INTERVAL`] after each write, and only a datagram after a quiet spell is written at once:
-//! as network cards moderate their interrupts.
+//! so the writer waits after each write, and only a datagram after a quiet spell is written at once: as network cards
+//! moderate their interrupts.
 
 use std::collections::TryReserveError;
-use std::io::{self, Write};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::io;
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::gateway::Waker;
+use crate::output::stdout::Stdout;
 
 /// How many bytes can wait, in whole datagrams. The writer can hold as many again.
 const CAPACITY: usize = 32 << 20;
 
-/// How long the writer waits after each write, and before it repeats one that would block.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(8);
+/// How long the writer waits after each write.
+const WRITE_INTERVAL: Duration = Duration::from_millis(8);
+
+/// The same for a regular file: people and programs read it later.
+const FILE_WRITE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// So many waiting bytes end the wait.
+const MAX_WAITING: usize = 1 << 20;
 
 /// A buffer that has held more than this is given back to the system once it is written out.
 const RETAINED_CAPACITY: usize = 1 << 20;
 
-/// The queue. One thread pushes, another writes.
-#[derive(Debug)]
-pub(crate) struct Spool {
-    state: Mutex<State>,
-    wake: Condvar,
-}
+/// How often the writer looks whether the file was deleted.
+const DELETION_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
-struct State {
-    waiting: Vec<u8>,
-    /// The writer's buffer until the writer begins.
-    spare: Vec<u8>,
-    datagrams: u64,
-    written: u64,
-    closed: bool,
-    /// The writer has nothing to do and must be woken.
-    writer_waits: bool,
+/// What a session sees of stdout.
+pub(crate) trait Output: fmt::Debug + Send + Sync {
+    /// Appends the bytes of `datagrams` datagrams (one, or none for a format's header), all or nothing. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`], if there is no room or the output is closed.
+    fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), PushError>;
+    /// Accepts nothing more; what waits is still written, at once.
+    fn close(&self);
+    /// Once it is closed: waits until everything is written or writing has failed, at most for `timeout` (`None`:
+    /// indefinitely). `None` if that takes longer; it can then be called again.
+    fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
+    /// Once everything is written: has a regular file stored, which the first call begins, and waits like
+    /// [`Output::wait_written`].
+    fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
+    /// Whether the file was deleted during the session, as of the last look: about once a minute while it is written, and
+    /// after everything is.
+    fn is_deleted(&self) -> bool;
 }
 
 /// Why a datagram was not accepted.
@@ -44,40 +60,121 @@ struct State {
 pub(crate) enum PushError {
     /// [`CAPACITY`] is reached.
     Full,
-    /// The writer has failed.
+    /// The output is closed, or writing has failed.
     Closed,
 }
 
-/// A batch that was written in part.
-#[derive(Debug)]
-pub(crate) struct WriteFailure {
-    pub error: io::Error,
-    pub batch: Vec<u8>,
-    /// How many bytes of the batch were written.
-    pub written: usize,
-    /// How many datagrams the batch holds.
+/// How writing ended.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Datagrams in the batches that were written whole.
     pub datagrams: u64,
+    pub error: Option<io::Error>,
+}
+
+/// The queue. One thread pushes, another writes.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    datagrams: u64,
+    /// So many waiting bytes wake the writer.
+    wake_at: usize,
+    closed: bool,
+    is_deleted: bool,
+    written: Option<Written>,
+    sync_is_requested: bool,
+    synced: Option<io::Result<()>>,
 }
 
 impl Spool {
-    /// An empty spool. Its buffers take up address space, but no memory until something waits in them.
+    /// Starts the thread that writes to stdout; `waker` is woken if that fails. The buffers take up address space, but no
+    /// memory until something waits in them.
     ///
     /// # Errors
     ///
-    /// The process may not have that much address space.
-    pub fn new() -> Result<Spool, TryReserveError> {
-        let (waiting, spare) = (empty_buffer()?, empty_buffer()?);
-        let state = State { waiting, spare, datagrams: 0, written: 0, closed: false, writer_waits: false };
-        Ok(Spool { state: Mutex::new(state), wake: Condvar::new() })
+    /// The process may have too little address space, or may not start a thread.
+    pub fn start(stdout: Stdout, waker: Waker) -> io::Result<Arc<Spool>> {
+        let state = State { waiting: empty_buffer()?, ..State::default() };
+        let spool = Arc::new(Spool { state: Mutex::new(state), changed: Condvar::new() });
+        let (writer, spare) = (Arc::clone(&spool), empty_buffer()?);
+        thread::Builder::new().name("stdout".to_owned()).spawn(move || writer.run(stdout, spare, &waker))?;
+        Ok(spool)
     }
 
-    /// Appends the bytes of `datagrams` datagrams (one, or none for a format's header), all or nothing. Never waits for
-    /// the writer.
-    ///
-    /// # Errors
-    ///
-    /// [`PushError`], if there is no room or the writer has failed.
-    pub fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), PushError> {
+    fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
+        let written = self.write_to(&mut stdout, spare);
+        let (has_failed, is_deleted) = (written.error.is_some(), stdout.is_deleted());
+        let mut state = self.lock();
+        (state.closed, state.is_deleted, state.written) = (true, is_deleted, Some(written));
+        drop(state);
+        self.changed.notify_all();
+        if has_failed {
+            waker.wake();
+        }
+        drop(self.wait_while(Duration::MAX, |state| !state.sync_is_requested));
+        let synced = if stdout.is_regular { stdout.sync() } else { Ok(()) };
+        self.lock().synced = Some(synced);
+        self.changed.notify_all();
+    }
+
+    /// Writes out what is pushed, until the spool is closed and empty or writing fails.
+    fn write_to(&self, stdout: &mut Stdout, mut batch: Vec<u8>) -> Written {
+        let interval = if stdout.is_regular { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
+        let lacks = |bytes: usize| {
+            move |state: &mut State| {
+                state.wake_at = bytes;
+                state.waiting.len() < bytes && !state.closed
+            }
+        };
+        let mut written = Written::default();
+        let mut checked_at = Instant::now();
+        loop {
+            let mut state = self.wait_while(Duration::MAX, lacks(1));
+            if state.waiting.is_empty() {
+                return written;
+            }
+            state.wake_at = usize::MAX;
+            mem::swap(&mut state.waiting, &mut batch);
+            let datagrams = mem::take(&mut state.datagrams);
+            drop(state);
+            if let Err(error) = stdout.write(&batch) {
+                return Written { error: Some(error), ..written };
+            }
+            written.datagrams += datagrams;
+            let is_large = batch.len() > RETAINED_CAPACITY;
+            batch.clear();
+            if is_large {
+                // If there is no memory for a new buffer, the old one is kept.
+                batch = empty_buffer().unwrap_or(batch);
+            }
+            if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
+                checked_at = Instant::now();
+                let is_deleted = stdout.is_deleted();
+                self.lock().is_deleted = is_deleted;
+            }
+            drop(self.wait_while(interval, lacks(MAX_WAITING)));
+        }
+    }
+
+    /// Waits while the condition holds, at most for `timeout`.
+    fn wait_while(&self, timeout: Duration, condition: impl FnMut(&mut State) -> bool) -> MutexGuard<'_, State> {
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, condition);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output for Spool {
+    fn push(&self, bytes: &[u8], datagrams: u64) -> Result<(), PushError> {
         let mut state = self.lock();
         if state.closed {
             return Err(PushError::Closed);
@@ -87,73 +184,31 @@ impl Spool {
         }
         state.waiting.extend_from_slice(bytes);
         state.datagrams += datagrams;
-        let wake = std::mem::take(&mut state.writer_waits);
-        drop(state);
-        if wake {
-            self.wake.notify_one();
+        if state.waiting.len() >= state.wake_at {
+            state.wake_at = usize::MAX;
+            drop(state);
+            self.changed.notify_all();
         }
         Ok(())
     }
 
-    /// Accepts nothing more; what waits is still written, without further waits.
-    pub fn close(&self) {
+    fn close(&self) {
         self.lock().closed = true;
-        self.wake.notify_one();
+        self.changed.notify_all();
     }
 
-    /// How many datagrams were written out.
-    pub fn written(&self) -> u64 {
-        self.lock().written
+    fn wait_written(&self, timeout: Option<Duration>) -> Option<Written> {
+        self.wait_while(timeout.unwrap_or(Duration::MAX), |state| state.written.is_none()).written.take()
     }
 
-    /// Counts datagrams of a batch that failed, but whose bytes were written.
-    pub fn add_written(&self, datagrams: u64) {
-        self.lock().written += datagrams;
+    fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>> {
+        self.lock().sync_is_requested = true;
+        self.changed.notify_all();
+        self.wait_while(timeout.unwrap_or(Duration::MAX), |state| state.synced.is_none()).synced.take()
     }
 
-    /// Writes out what is pushed, until the spool is closed and empty; calls `after_write` after each batch.
-    ///
-    /// # Errors
-    ///
-    /// That of `out`. The spool is then closed and what waited in it is discarded.
-    pub fn drain_to(&self, out: &mut impl Write, mut after_write: impl FnMut()) -> Result<(), WriteFailure> {
-        let mut batch = std::mem::take(&mut self.lock().spare);
-        loop {
-            let mut state = self.lock();
-            while state.waiting.is_empty() && !state.closed {
-                state.writer_waits = true;
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if state.waiting.is_empty() {
-                return Ok(());
-            }
-            std::mem::swap(&mut state.waiting, &mut batch);
-            let datagrams = std::mem::take(&mut state.datagrams);
-            drop(state);
-
-            let result = write_all(out, &batch);
-            let mut state = self.lock();
-            if let Err((error, written)) = result {
-                state.closed = true;
-                state.waiting = Vec::new();
-                return Err(WriteFailure { error, batch, written, datagrams });
-            }
-            state.written += datagrams;
-            drop(state);
-            after_write();
-            let is_large = batch.len() > RETAINED_CAPACITY;
-            batch.clear();
-            if is_large {
-                // If there is no memory for a new buffer, the old one is kept.
-                batch = empty_buffer().unwrap_or(batch);
-            }
-            let rest = self.wake.wait_timeout_while(self.lock(), FLUSH_INTERVAL, |state| !state.closed);
-            drop(rest);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_deleted(&self) -> bool {
+        self.lock().is_deleted
     }
 }
 
@@ -165,18 +220,5 @@ fn empty_buffer() -> Result<Vec<u8>, TryReserveError> {
     Ok(buffer)
 }
 
-/// Like [`Write::write_all`], but waits for an `out` that another process made non-blocking, as happens to pipes and
-/// terminals that are shared. An error comes with the number of bytes that were written.
-fn write_all(out: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match out.write(&bytes[written..]) {
-            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), written)),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(FLUSH_INTERVAL),
-            Err(error) => return Err((error, written)),
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

@@ -1,42 +1,245 @@
-//! The thread that writes to stdout.
+//! Stdout. A regular file there stays readable: a session continues what an earlier one left, and the piece of a line or
+//! record that a failed write has left is taken back. Pipes and terminals are left alone.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::fs::{self, File};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
+use std::time::Duration;
 
-use crate::output::record::Record;
-use crate::output::spool::Spool;
+use crate::format::{Format, PCAP_HEADER, PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
-/// The thread that writes to stdout.
-pub(crate) struct StdoutThread;
+/// Back-off before the next attempt to write where the last one would have blocked.
+const WRITE_BACKOFF: Duration = Duration::from_millis(5);
 
-impl StdoutThread {
-    /// Starts the thread. It exits when the spool is closed and empty, or when writing fails; the receiver gets the
-    /// result. `after_write` is called after each batch, `on_failure` once the result of a failure can be received.
+/// Stdout, and what a session found there.
+#[derive(Debug)]
+pub(crate) struct Stdout {
+    file: File,
+    /// Whether it is a regular file.
+    pub is_regular: bool,
+    is_pcap: bool,
+    /// The file had a name when the session began. One of memfd_create(2) or `O_TMPFILE` never has.
+    had_name: bool,
+    pub found: Found,
+}
+
+/// What a session finds on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// An empty file, or no file.
+    Nothing,
+    /// A file that ends with a whole line or record.
+    WholeEnd,
+    /// A file that ends within a line.
+    CutLine,
+    /// A file that cannot be read, so that its last line may be cut.
+    Unreadable,
+    /// A pcap file that ended within a record; so many bytes were removed.
+    CutRecord(u64),
+    /// A pcap file that ended within its header; it is empty now.
+    CutHeader,
+}
+
+/// Why stdout cannot be continued. Nothing was changed.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// The system's: a pcap file cannot be read or cut.
+    Io(io::Error),
+    /// The file has something else than a pcap record of ours at this offset, or than the header at 0.
+    NotOurs(u64),
+    /// The file does not end where stdout is positioned.
+    NotAtEnd,
+    /// Another process changes the file.
+    InUse,
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+impl Stdout {
+    /// Examines the file that is stdout, and removes the cut end of a pcap file.
     ///
     /// # Errors
     ///
-    /// The system cannot start a thread.
-    pub fn start(
-        mut record: Record,
-        spool: Arc<Spool>,
-        after_write: impl FnMut() + Send + 'static,
-        on_failure: impl FnOnce() + Send + 'static,
-    ) -> io::Result<Receiver<io::Result<()>>> {
-        let (result, receiver) = mpsc::sync_channel(1);
-        thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-            let written = spool.drain_to(&mut record, after_write).map_err(|failure| {
-                let (written, error) = record.on_failure(failure);
-                spool.add_written(written);
-                error
-            });
-            let failed = written.is_err();
-            let _ = result.send(written);
-            if failed {
-                on_failure();
-            }
-        })?;
-        Ok(receiver)
+    /// [`OpenError`]: it cannot be continued in this format.
+    pub fn open(file: File, format: Format) -> Result<Stdout, OpenError> {
+        let metadata = file.metadata()?;
+        let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
+        let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
+        if is_regular {
+            stdout.found = stdout.examine(metadata.len())?;
+        }
+        Ok(stdout)
+    }
+
+    /// What precedes all data of this session.
+    pub fn preamble(&self) -> &'static [u8] {
+        match self.found {
+            Found::Nothing | Found::CutHeader if self.is_pcap => &PCAP_HEADER,
+            // Readers of all our text formats skip an empty line.
+            Found::CutLine | Found::Unreadable => b"\n",
+            _ => b"",
+        }
+    }
+
+    /// Writes all of it. Where that fails half-way, whole lines or records stay, or the error says that they do not.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+        write_patiently(&mut self.file, batch).map_err(|(written, error)| self.on_failure(&batch[..written], error))
+    }
+
+    fn on_failure(&mut self, written: &[u8], error: io::Error) -> io::Error {
+        let piece = &written[self.whole_length(written)..];
+        if !self.is_regular || piece.is_empty() || self.take_back(piece).unwrap_or(false) {
+            return error;
+        }
+        let what = if self.is_pcap { "record" } else { "line" };
+        io::Error::new(error.kind(), format!("{error}; the file ends within a {what}"))
+    }
+
+    /// Waits until the file is stored, if its file system or device has such a call.
+    ///
+    /// # Errors
+    ///
+    /// The system's; an earlier write can be the cause.
+    pub fn sync(&self) -> io::Result<()> {
+        use ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+        match self.file.sync_all() {
+            Err(error) if !matches!(error.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file had a name and has none now.
+    pub fn is_deleted(&self) -> bool {
+        self.is_regular && self.had_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    fn examine(&mut self, length: u64) -> Result<Found, OpenError> {
+        let position = if self.appends() { length } else { self.file.stream_position()? };
+        if position == 0 {
+            return Ok(Found::Nothing);
+        }
+        if self.is_pcap {
+            return if position == length { self.continue_pcap(length) } else { Err(OpenError::NotAtEnd) };
+        }
+        let mut last = [0];
+        Ok(match self.reader().and_then(|file| file.read_at(&mut last, position - 1)) {
+            Ok(_) if last == *b"\n" => Found::WholeEnd,
+            Ok(_) => Found::CutLine,
+            Err(_) => Found::Unreadable,
+        })
+    }
+
+    fn continue_pcap(&mut self, length: u64) -> Result<Found, OpenError> {
+        let end = pcap_end(self.reader()?)?.map_err(OpenError::NotOurs)?;
+        if end == length {
+            return Ok(Found::WholeEnd);
+        }
+        // What another process appends between this look at the length and the cut is lost: microseconds.
+        if self.file.metadata()?.len() != length {
+            return Err(OpenError::InUse);
+        }
+        self.truncate(end)?;
+        Ok(if end == 0 { Found::CutHeader } else { Found::CutRecord(length - end) })
+    }
+
+    /// The length of the whole lines or records that the bytes begin with.
+    fn whole_length(&self, bytes: &[u8]) -> usize {
+        if !self.is_pcap {
+            return bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        }
+        // No record begins like the file header, whose third number would be its length.
+        let begin = if bytes.starts_with(&PCAP_HEADER) { PCAP_HEADER.len() } else { 0 };
+        let end = records_end(&bytes[begin..], begin as u64);
+        end.map_or(0, |end| end.unwrap_or_else(|end| end)) as usize
+    }
+
+    /// Removes the piece that was written last; `false` if the file does not end in it any more.
+    fn take_back(&mut self, piece: &[u8]) -> io::Result<bool> {
+        // With O_APPEND too this is the end of our last write, unless the position is shared, as by `>>f 2>&1`.
+        let position = self.file.stream_position()?;
+        let begin = position.saturating_sub(piece.len() as u64);
+        let mut found = vec![0; piece.len()];
+        self.reader()?.read_exact_at(&mut found, begin)?;
+        // What another process appends between this look at the length and the cut is lost: microseconds, on a full disk.
+        if found != piece || self.file.metadata()?.len() != position {
+            return Ok(false);
+        }
+        self.truncate(begin).map(|()| true)
+    }
+
+    fn truncate(&mut self, end: u64) -> io::Result<()> {
+        self.file.set_len(end)?;
+        // Without O_APPEND, what follows would leave a gap of zeros.
+        self.file.seek(SeekFrom::Start(end)).map(drop)
+    }
+
+    /// The file, opened for reading: stdout itself can usually only be written.
+    fn reader(&self) -> io::Result<File> {
+        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// Whether the kernel appends every write (O_APPEND); assumed if it cannot be read.
+    fn appends(&self) -> bool {
+        const O_APPEND: u32 = 0o2000;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.file.as_raw_fd())).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_none_or(|flags| flags & O_APPEND != 0)
     }
 }
+
+/// Where the last whole record of a pcap file ends, 0 if the file ends within its header. The inner error is the offset of
+/// what is no record of ours, or 0 for another header.
+fn pcap_end(file: File) -> io::Result<Result<u64, u64>> {
+    let mut file = BufReader::with_capacity(64 << 10, file);
+    let mut header = Vec::new();
+    file.by_ref().take(PCAP_HEADER.len() as u64).read_to_end(&mut header)?;
+    match PCAP_HEADER.strip_prefix(&header[..]) {
+        Some([]) => records_end(file, PCAP_HEADER.len() as u64),
+        Some(_) => Ok(Ok(0)),
+        None => Ok(Err(0)),
+    }
+}
+
+/// Where the last whole record ends, if the first begins at `end`. The inner error is the offset of what is no record of ours.
+fn records_end(mut records: impl Read, mut end: u64) -> io::Result<Result<u64, u64>> {
+    let mut record = Vec::new();
+    loop {
+        record.clear();
+        records.by_ref().take(PCAP_RECORD_HEADER_LENGTH as u64).read_to_end(&mut record)?;
+        let Some(length) = pcap_record_length(&record) else { return Ok(Err(end)) };
+        records.by_ref().take((length - PCAP_RECORD_HEADER_LENGTH) as u64).read_to_end(&mut record)?;
+        if record.len() < length {
+            return Ok(Ok(end));
+        }
+        end += length as u64;
+    }
+}
+
+/// Like [`Write::write_all`], but waits for an `out` that is non-blocking and full: other processes that share a pipe or
+/// terminal, such as terminal multiplexers, make it so. An error comes with the number of bytes that were written.
+pub(crate) fn write_patiently(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return Err((written, ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(WRITE_BACKOFF),
+            Err(error) => return Err((written, error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ pub fn can_listen_plain<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>)
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("env");
     command.arg(DEFAULT_SIGNALS).arg(program);
-    for variable in ["CAN_TARGET", "CAN_BIND", "CAN_BITRATE", "CAN_CHANNEL"] {
+    for variable in ["CAN_TARGET", "CAN_BIND", "CAN_CHANNEL", "CAN_BITRATE"] {
         command.env_remove(variable);
     }
     command
@@ -417,10 +417,10 @@ pub fn reported_lost(stderr: &str) -> (u64, u64) {
     counts.unwrap_or_else(|| panic!("no report on stderr: {stderr:?}"))
 }
 
-/// The lines of stderr between the one that says that START was sent and the report.
+/// The lines of stderr between the one that says that START was sent and the report, which begins with the datagrams and seconds.
 pub fn messages_of_stream(stderr: &str) -> Vec<&str> {
     let lines = stderr.lines().skip_while(|line| !line.contains("START sent")).skip(1);
-    lines.take_while(|line| !line.contains(" in the kernel, ")).collect()
+    lines.take_while(|line| !(line.contains(" datagram") && line.contains(") in "))).collect()
 }
 
 /// Whether a failure is reported as one whose effect is unknown.

@@ -1,58 +1,70 @@
 //! Reports of sessions that did not take place.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
+use crate::cli::messages::{Sink, Verbosity};
+use crate::output::spool::PushError;
 
 fn report() -> Report {
     Report {
         stats: Stats { datagrams: 3, bytes: 47, enqueued: 3, ..Stats::default() },
         drops: Drops::default(),
-        written: 3,
-        write_error: None,
+        written: Written { datagrams: 3, error: None },
         messages_not_shown: 0,
         network_errors: 0,
         handshake_frames: 0,
         duration: Duration::from_millis(2100),
-        bus: BusState::Running,
-        can_stop: "can-stop --confirm --target 10.8.0.109".to_owned(),
+        bus: "the bus still runs".to_owned(),
+        can_stop: Some("can-stop --confirm --target 10.8.0.109".to_owned()),
     }
 }
 
 #[test]
-fn can_stop_line_stands_alone_on_the_last_line() {
+fn report_has_one_fact_a_line() {
     assert_eq!(
-        report().to_string(),
-        "3 datagrams (47 bytes) in 2.1 s; lost: 0 in the kernel, 0 in the output buffer; the bus still runs, stop it \
-         with:\ncan-stop --confirm --target 10.8.0.109"
+        report().lines(),
+        [
+            "3 datagrams (47 bytes) in 2.1 s",
+            "lost: 0 in the kernel, 0 in the output buffer",
+            "the bus still runs, stop it with:\ncan-stop --confirm --target 10.8.0.109"
+        ]
     );
+    let frames = Report { stats: Stats { frames: Some(3), ..report().stats }, ..report() };
+    assert_eq!(frames.lines()[0], "3 datagrams (3 frames, 47 bytes) in 2.1 s");
+    let halted = Report { bus: "the bus is halted".to_owned(), can_stop: None, ..report() };
+    assert_eq!(halted.lines().last().map(String::as_str), Some("the bus is halted"));
 }
 
 #[test]
-fn lines_fit_140_columns() {
-    let many = 10_u64.pow(13);
-    let report = Report {
+fn lines_fit_80_columns() {
+    let many = 99_999_999;
+    let drops = Drops { count: many, is_lower_bound: true };
+    let report = |error: ErrorKind| Report {
         stats: Stats {
             datagrams: many,
             bytes: 50 * many,
             frames: Some(many),
             enqueued: many,
             overflowed: many,
-            after_failure: many,
             malformed_lines: many,
         },
-        drops: Drops { count: many, is_lower_bound: true },
-        write_error: Some(ErrorKind::StorageFull.into()),
+        drops,
+        written: Written { datagrams: 0, error: Some(error.into()) },
         messages_not_shown: many,
         network_errors: many,
         handshake_frames: many,
-        duration: Duration::from_secs(many),
-        bus: BusState::Unknown,
-        ..report()
+        duration: Duration::from_secs(86400),
+        bus: "the bus was reported stopped 86400 s ago".to_owned(),
+        can_stop: Some("can-stop --confirm --bind 0.0.0.0:5001 --target 255.255.255.255:65535".to_owned()),
     };
-    let text = format!("can-listen: {report}");
-    assert!(text.lines().all(|line| line.len() <= MAX_COLUMNS), "{text}");
-    for part in report.parts() {
-        assert!(text.contains(&part), "no {part:?} in {text}");
+    for error in [ErrorKind::StorageFull, ErrorKind::BrokenPipe] {
+        for line in report(error).lines() {
+            assert!(format!("can-listen: {line}").lines().all(|line| line.len() <= 80), "{line}");
+        }
     }
+    let unknown = Report { drops: Drops { count: 0, is_lower_bound: true }, ..report(ErrorKind::Other) };
+    assert_eq!(unknown.lines()[1], format!("lost: unknown in the kernel, {many} in the output buffer"));
 }
 
 #[test]
@@ -60,16 +72,131 @@ fn suppressed_messages_are_losses_that_quiet_users_see() {
     assert!(!report().has_losses());
     let report = Report { messages_not_shown: 2990, ..report() };
     assert!(report.has_losses());
-    assert!(report.to_string().contains("; 2990 messages not shown\n"), "{report}");
+    assert_eq!(report.lines()[2], "2990 messages not shown");
 }
 
 #[test]
-fn reader_that_is_gone_is_no_failure() {
-    for (kind, is_failure) in
+fn reader_that_is_gone_is_no_loss() {
+    for (kind, is_loss) in
         [(ErrorKind::BrokenPipe, false), (ErrorKind::ConnectionReset, false), (ErrorKind::StorageFull, true)]
     {
-        let report = Report { write_error: Some(kind.into()), written: 1, ..report() };
-        assert_eq!(report.stdout_failure().is_some(), is_failure, "{kind}");
-        assert_eq!(report.has_losses(), is_failure, "{kind}");
+        let report = Report { written: Written { datagrams: 1, error: Some(kind.into()) }, ..report() };
+        assert_eq!(report.has_losses(), is_loss, "{kind}");
+        let fate = if is_loss { "not written to stdout" } else { "not read by the reader" };
+        assert_eq!(report.lines()[2], format!("up to 2 datagrams {fate}"));
+    }
+}
+
+/// An output that is never written before `None` is passed, and what was asked of it.
+#[derive(Debug)]
+struct Slow {
+    written: fn() -> Written,
+    synced: fn() -> io::Result<()>,
+    is_deleted: bool,
+    log: Log,
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn log(log: &Log, entry: impl Into<String>) {
+    log.lock().expect("no panic").push(entry.into());
+}
+
+impl Output for Slow {
+    fn push(&self, _: &[u8], _: u64) -> Result<(), PushError> {
+        Ok(())
+    }
+
+    fn close(&self) {
+        log(&self.log, "close");
+    }
+
+    fn wait_written(&self, timeout: Option<Duration>) -> Option<Written> {
+        timeout.is_none().then(self.written)
+    }
+
+    fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>> {
+        log(&self.log, "sync");
+        timeout.is_none().then(self.synced)
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.is_deleted
+    }
+}
+
+#[derive(Debug)]
+struct Lines(Log);
+
+impl Sink for Lines {
+    fn put(&self, line: String) {
+        log(&self.0, line.trim_end());
+    }
+
+    fn lost(&self) -> u64 {
+        0
+    }
+
+    fn flush(&self, _: Duration) {}
+}
+
+/// What [`end`] does, without the time, and how it exits.
+fn ended(output: Slow, failures: Vec<Error>) -> (Vec<String>, Exit) {
+    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Arc::clone(&output.log))));
+    let exit = end(&output, &messages, &Shutdown::default(), failures, |written| Report {
+        written,
+        messages_not_shown: 1,
+        can_stop: None,
+        ..report()
+    });
+    let log = output.log.lock().expect("no panic").clone();
+    (log, exit)
+}
+
+const REPORT: [&str; 4] = [
+    "can-listen: 3 datagrams (47 bytes) in 2.1 s",
+    "can-listen: lost: 0 in the kernel, 0 in the output buffer",
+    "can-listen: 1 message not shown",
+    "can-listen: the bus still runs",
+];
+
+const WAITING: &str =
+    "can-listen: waiting for the process reading stdout; press Ctrl-C twice to quit now, discarding unwritten output";
+
+#[test]
+fn late_error_and_deletion_follow_the_report() {
+    let output = Slow {
+        written: || Written { datagrams: 3, error: None },
+        synced: || Err(io::Error::from_raw_os_error(5)),
+        is_deleted: true,
+        log: Log::default(),
+    };
+    let (log, exit) = ended(output, vec![anyhow!("first"), anyhow!("second")]);
+    let mut expected = vec!["close", WAITING];
+    expected.extend(REPORT);
+    expected.extend([
+        "sync",
+        "can-listen: waiting for the disk to store the file; press Ctrl-C twice to quit now",
+        "sync",
+        "can-listen: the file that stdout is redirected to was deleted; what is written there will be gone",
+        "can-listen: first",
+        "can-listen: second",
+    ]);
+    assert_eq!(log, expected);
+    let Exit::Failure(last) = exit else { panic!("{exit:?}") };
+    assert!(last.to_string().starts_with("cannot write to stdout: Input/output error"), "{last}");
+}
+
+#[test]
+fn failed_write_is_not_followed_by_a_sync() {
+    for (error, is_failure) in [(ErrorKind::StorageFull, true), (ErrorKind::BrokenPipe, false)] {
+        let written = match error {
+            ErrorKind::StorageFull => || Written { datagrams: 1, error: Some(ErrorKind::StorageFull.into()) },
+            _ => || Written { datagrams: 1, error: Some(ErrorKind::BrokenPipe.into()) },
+        };
+        let synced = || panic!("it is not written");
+        let (log, exit) = ended(Slow { written, synced, is_deleted: false, log: Log::default() }, vec![]);
+        assert!(!log.contains(&"sync".to_owned()), "{log:?}");
+        assert_eq!(matches!(exit, Exit::Failure(_)), is_failure, "{exit:?}");
     }
 }
