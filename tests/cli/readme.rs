@@ -325,7 +325,8 @@ fn terms_that_users_search_for_are_in_the_readme() {
     let readme = README.to_lowercase();
     for term in
         "timestamp|gap|rate|reconnect|rotate|29-bit|J1939|Wireshark|SocketCAN|vcan|DBC|BLF|awk|tee|Docker|systemd|\
-                 InfluxDB|Grafana|Kafka|MQTT|firewall|VPN|listen-only|several gateways|19228|cron|ssh|sudo|SIGXFSZ"
+                 InfluxDB|Grafana|Kafka|MQTT|firewall|VPN|listen-only|several gateways|19228|cron|ssh|sudo|SIGXFSZ|\
+                 uninstall|MF4|SavvyCAN|cantools plot|uutils|VRF|SIGUSR1|two network cards"
             .split('|')
     {
         assert!(readme.contains(&term.to_lowercase()), "{term}");
