@@ -96,7 +96,7 @@ sys.exit(listener.returncode)
 #[ignore = "needs root, to mount a tmpfs; CAN_TRIES: how many tries"]
 fn nothing_that_another_program_wrote_is_removed() {
     let tries: u32 = env::var("CAN_TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(30);
-    let mut cut = 0;
+    let (mut cut, mut frames) = (0, 0);
     for number in 0..tries {
         let folder = TempDir::new("other-writer");
         let writer = folder.write("writer.py", OTHER_WRITER);
@@ -113,9 +113,9 @@ fn nothing_that_another_program_wrote_is_removed() {
         // What is left without the listener's lines and pieces, which have no letter of the other's, is the other's text.
         let log = folder.read("log");
         let kept: usize = {
-            let frames = log.matches(" can1 100#").count();
+            frames += log.matches(" can1 100#").count();
             let text: String = log.chars().filter(|letter| "other".contains(*letter)).collect();
-            assert!(frames > 0 && text.starts_with("other"), "{output:?}");
+            assert!(text.starts_with("other"), "{output:?}");
             text.len()
         };
         // Each line has ten such letters among its 30 bytes; a piece at the end has the more of them.
@@ -124,6 +124,8 @@ fn nothing_that_another_program_wrote_is_removed() {
         let expected = 10 * lines + piece.filter(|letter| "other".contains(*letter)).count();
         assert_eq!(kept, expected, "try {number}: {accepted} bytes accepted; {}", output.stderr);
     }
+    // The other program can be the one that fills the disk, before the listener writes anything.
+    assert!(frames > 0, "no frame in {tries} tries");
     println!("{tries} tries; {cut} times the listener's piece was left and reported");
 }
 
