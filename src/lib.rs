@@ -1,51 +1,65 @@
 //! A CAN bus behind a UDP gateway of HMS Ixxat's CAN@net family (ASCII protocol).
 //!
 //! Two programs are built on this library: `can-listen` starts the bus and prints every datagram that the gateway streams,
-//! `can-stop` stops it. A listener of one's own takes a dozen lines:
+//! `can-stop` stops it. A listener of one's own:
 //!
 //! ```no_run
-//! use std::net::SocketAddr;
+//! use can_udp::{Channel, Connection, Event, Setup};
 //!
-//! use can_udp::gateway::{Connection, Event, Setup};
-//!
-//! let local = SocketAddr::from(([0, 0, 0, 0], 5000));
-//! let gateway = SocketAddr::from(([10, 8, 0, 109], 5000));
-//! let mut bus = Connection::open(local, gateway)?; // bind, connect, discard what was queued
-//! bus.start(&Setup::default())?; // INIT, FILTER CLEAR, FILTER ADD, START
-//! for _ in 0..1000 {
-//!     if let Event::Datagram(bytes) = bus.next_event(None) {
-//!         print!("{}", String::from_utf8_lossy(bytes)); // as in "M 1 CSD 100 55 AA"
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut bus = Connection::open("0.0.0.0:5000".parse()?, "10.8.0.109:5000".parse()?, Channel::DEFAULT)?;
+//!     bus.start(&Setup::default())?; // INIT, FILTER CLEAR, FILTER ADD, START
+//!     for _ in 0..1000 {
+//!         match bus.next_event(None) {
+//!             Event::Datagram(bytes) => print!("{}", String::from_utf8_lossy(bytes)), // as in "M 1 CSD 100 55 AA"
+//!             Event::Failed(failure) => return Err(failure.into()), // START can be refused after data has come
+//!             _ => {}
+//!         }
 //!     }
+//!     bus.stop()?; // Ok only if the gateway confirmed it
+//!     Ok(())
 //! }
-//! bus.stop(1)?; // Ok only if the gateway confirmed it
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # The way of a datagram
 //!
 //! ```text
-//! gateway --UDP--> socket -> driver -> session -> printer -> format -> spool -> stdout thread --> stdout
-//!                            \-> handshake, transaction: replies in, commands out --UDP--> gateway
+//! gateway --UDP--> transport -> connection -> session -> printer -> format -> spool -> stdout thread --> stdout
+//!                                   \-> sequencer, transaction: replies in, commands out --UDP--> gateway
 //! ```
 //!
-//! * [`gateway`] talks to the gateway. Its driver reads the socket, feeds the state machines `handshake` (which command
-//!   follows which answer) and `transaction` (one command and its answer), and sends what they want sent.
-//!   [`gateway::Connection`] is all of that behind one call, [`next_event`](gateway::Connection::next_event).
+//! * [`gateway`] talks to the gateway. [`Connection`] is its API and its loop: it reads, feeds the state machines
+//!   [`sequencer`](gateway::sequencer) (which command follows which outcome) and `transaction` (one command and its answer),
+//!   and sends what they want sent.
 //! * [`mod@format`] turns one frame into bytes: candump lines, InfluxDB points, pcap records.
 //! * `output` counts and encodes datagrams and writes them to stdout on a thread of its own, so that the loop never waits
 //!   for a slow reader.
-//! * [`cli`] is the two programs. Its `session` decides what follows from each event; `advice` has every hint and remedy.
+//! * `cli` is the two programs. Its `session` decides what follows from each event; `bus` is what is known, and every hint
+//!   and remedy is in `advice`.
 //!
 //! Imports point one way, from `cli` over `output` and `format` to `gateway`. Only Linux is supported.
+//!
+//! # Features
+//!
+//! `cli` (default): the two programs. Without it the crate needs socket2 alone.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("can-udp works on Linux only: it reads /proc and relies on how Linux delivers UDP datagrams");
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod format;
 pub mod gateway;
+#[cfg(feature = "cli")]
 mod output;
 mod text;
 
-#[cfg(test)]
+pub use format::frame::{Frame, Id};
+pub use gateway::{BitRate, Channel, Connection, Event, Filter, Setup, Waker};
+
+#[cfg(all(test, feature = "cli"))]
 mod properties;
+#[cfg(all(test, simulation))]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;

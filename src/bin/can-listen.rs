@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use can_udp::cli::listen::{self, ListenOptions};
-use clap::Parser;
+use can_udp::cli::{listen, options};
 
 fn main() -> ExitCode {
-    listen::run(&ListenOptions::parse())
+    listen::run(&options::parse())
 }

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use can_udp::cli::stop::{self, StopOptions};
-use clap::Parser;
+use can_udp::cli::{options, stop};
 
 fn main() -> ExitCode {
-    stop::run(&StopOptions::parse())
+    stop::run(&options::parse())
 }

@@ -9,20 +9,24 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
 
+use crate::cli::address::Resolved;
 use crate::cli::advice;
-use crate::cli::drop_notice::{LARGER_BUFFER, drop_check};
-use crate::cli::limiter::Limiter;
+use crate::cli::console::Console;
+use crate::cli::losses::LARGER_BUFFER;
 use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::ListenOptions;
-use crate::cli::session::{self, Resources};
+use crate::cli::session::Session;
 use crate::cli::shutdown::{Shutdown, stdout_was_closed};
 use crate::format::{Encoder, Format};
 use crate::gateway::Connection;
-use crate::gateway::drops::DropCounter;
-use crate::gateway::socket::{RECEIVE_BUFFER, receive_buffer};
+use crate::gateway::socket::RECEIVE_BUFFER;
 use crate::output::printer::Printer;
-use crate::output::spool::{Output, Spool};
+use crate::output::spool::Spool;
 use crate::output::stdout::{Found, Stdout};
+
+/// How late datagrams are read at most, so that several are read at once: into a pipe, into a regular file.
+const MAX_REST: Duration = Duration::from_millis(4);
+const MAX_REST_INTO_FILE: Duration = Duration::from_millis(40);
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away) or fails.
 /// Prints messages on stderr; returns the exit code.
@@ -30,7 +34,7 @@ use crate::output::stdout::{Found, Stdout};
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, permanently. Such a signal ends the whole process at
 /// once, with exit code 130, unless it is the first one while the stream runs.
 pub fn run(options: &ListenOptions) -> ExitCode {
-    let verbosity = match (options.common.quiet, options.verbose) {
+    let verbosity = match (options.quiet, options.verbose) {
         (true, _) => Verbosity::Quiet,
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
@@ -51,44 +55,34 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     if stdout_was_closed() {
         messages.warn("stdout is closed, or leads to /dev/null: the data is discarded; redirect it, as in > bus.txt");
     }
-    let gateway = options.common.target.resolve(&options.common.local())?;
-    let bus = Connection::open(options.common.local().address(gateway), gateway)
-        .map_err(|error| anyhow!(advice::open_error(&error)))?;
-    messages
-        .info(format_args!("connecting to {gateway} (channel {}, {} kbit/s)", options.common.channel, options.bitrate));
+    let resolved = options.common.resolve()?;
+    if resolved.is_own_address() {
+        return Err(anyhow!(advice::own_address(&resolved)));
+    }
+    let Resolved { gateway, local, others } = resolved;
+    let channel = options.common.channel;
+    let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
+    messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
-    let granted = receive_buffer(bus.socket()).unwrap_or_default();
-    debug_socket(&bus, granted, messages, began);
-    let drops = Arc::new(DropCounter::new(bus.socket()));
+    debug_socket(&bus, messages, began);
     let stdout = open_stdout(options.format, messages, began)?;
+    // A time stamp is the time of reading, and people read a terminal.
+    bus.set_max_rest(match options.format {
+        Format::Raw if is_terminal => Duration::ZERO,
+        Format::Raw if stdout.is_regular => MAX_REST_INTO_FILE,
+        Format::Raw => MAX_REST,
+        _ => Duration::ZERO,
+    });
     let preamble = stdout.preamble();
     let output = Spool::start(stdout, bus.waker())
         .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
     let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
-    let mut check = drop_check(Arc::clone(&drops), bus.waker(), granted, messages.clone());
-    let (mut is_reported, watched, warnings) = (false, Arc::clone(&output), messages.clone());
-    let drop_check = Box::new(move || {
-        check();
-        if !is_reported && watched.is_deleted() {
-            is_reported = true;
-            warnings.warn(advice::FILE_DELETED);
-        }
-    });
-    let resources = Resources {
-        options,
-        gateway,
-        shutdown,
-        terminal,
-        printer,
-        output,
-        drops,
-        drop_check,
-        messages,
-        limiter: Limiter::default(),
-        began,
-    };
-    Ok(session::run(resources, bus))
+    if let Some(warning) = advice::filter_limit(&options.filters) {
+        messages.warn(warning);
+    }
+    let console = Console::new(messages, printer, channel, began);
+    Ok(Session::new(options, others, bus, console, output, shutdown, terminal).run())
 }
 
 /// The time since 1970.
@@ -96,10 +90,11 @@ fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn debug_socket(bus: &Connection, granted: usize, messages: &Messages, began: Instant) {
-    if let Ok(local) = bus.socket().local_addr() {
+fn debug_socket(bus: &Connection, messages: &Messages, began: Instant) {
+    if let Ok(local) = bus.local_addr() {
         messages.debug(began.elapsed(), format_args!("sending from {local}"));
     }
+    let granted = bus.receive_buffer();
     let requested = if granted < RECEIVE_BUFFER {
         format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
     } else {

@@ -69,9 +69,13 @@ impl Messages {
         Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost })))
     }
 
+    pub fn is_verbose(&self) -> bool {
+        self.verbosity == Verbosity::Verbose
+    }
+
     /// Prints a step and its time, under `--verbose`.
     pub fn debug(&self, since_start: Duration, message: impl Display) {
-        if self.verbosity == Verbosity::Verbose {
+        if self.is_verbose() {
             self.warn(format_args!("{:.3} s: {message}", since_start.as_secs_f64()));
         }
     }

@@ -1,14 +1,13 @@
-//! The two programs.
+//! The two programs. For their binaries alone: nothing here is stable.
 
 pub mod address;
-pub(crate) mod address_watch;
 pub(crate) mod advice;
-pub(crate) mod drop_notice;
-pub(crate) mod handshake;
+pub(crate) mod bus;
+pub(crate) mod console;
 pub(crate) mod limiter;
 pub mod listen;
+pub(crate) mod losses;
 pub(crate) mod messages;
-pub(crate) mod notices;
 pub mod options;
 pub(crate) mod report;
 pub(crate) mod session;

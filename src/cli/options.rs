@@ -2,18 +2,22 @@
 
 mod values;
 
+use std::env;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use anyhow::Result;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser};
 
-use values::{channel, count, local_addr, seconds, seconds_or_never, shell_quoted, target};
+use values::{
+    BIND_VARIABLE, BITRATE_VARIABLE, CHANNEL_VARIABLE, EMPTY_TARGET, TARGET_VARIABLE, attempts, count, or_variable,
+    seconds, seconds_or_never, shell_quoted,
+};
 
-use crate::cli::address::{LocalAddr, Target};
+use crate::cli::address::{LocalAddr, Resolved, Target};
 use crate::format::Format;
-use crate::gateway::command::{BitRate, DataBitRate, Filter, Init};
-use crate::gateway::{RetryConfig, Setup};
+use crate::gateway::{BitRate, Channel, DataBitRate, Filter, Init, RetryConfig, Setup};
 
 /// Start the CAN bus behind a UDP gateway and print what it streams
 ///
@@ -22,31 +26,57 @@ use crate::gateway::{RetryConfig, Setup};
 /// stops it, unless --stop-on-exit is given.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "can-listen", version, verbatim_doc_comment, after_long_help = LISTEN_EXAMPLES)]
+#[allow(missing_docs, reason = "a flattened field's documentation would become the program's description")]
 pub struct ListenOptions {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
-    pub common: CommonOptions,
-    /// Bit rate of the bus in kbit/s
+    /// raw, candump, influx or pcap
+    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, long_help = FORMATS)]
+    pub format: Format,
+    /// Exit after printing N datagrams (raw) or frames
     ///
-    /// One of 5, 10, 20, 50, 100, 125, 250, 500, 800 and 1000. A wrong one
+    /// In raw, the answer to START counts.
+    #[arg(short = 'n', long, value_parser = count, allow_negative_numbers = true, value_name = "N")]
+    pub count: Option<NonZeroU64>,
+    /// Exit with an error after this long without data
+    ///
+    /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause
+    /// of your bus.
+    #[arg(long, value_parser = seconds, allow_negative_numbers = true, value_name = "SECONDS", verbatim_doc_comment)]
+    pub idle_timeout: Option<Duration>,
+    /// Send STOP on exit; fail if it is not confirmed
+    #[arg(long)]
+    pub stop_on_exit: bool,
+    /// Query the gateway after this much silence and explain it
+    ///
+    /// Seconds, from 0.001 to 86400, or 0 for never.
+    #[arg(long, default_value = "5", value_parser = seconds_or_never, allow_negative_numbers = true)]
+    #[arg(value_name = "SECONDS", hide_short_help = true)]
+    pub status_after: Duration,
+    /// Print only warnings, errors and gateway events
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Show each step of the handshake on stderr
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub common: CommonOptions,
+    // What follows is under the heading that `common` begins.
+    /// Bus bit rate
+    ///
+    /// In kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800 or 1000. A wrong one
     /// can disturb a live bus; see --listen-only.
-    #[arg(
-        long,
-        default_value_t = BitRate::DEFAULT,
-        value_name = "KBIT/S",
-        verbatim_doc_comment,
-        help_heading = GATEWAY
-    )]
+    #[arg(long, default_value_t = BitRate::DEFAULT)]
+    #[arg(value_parser = or_variable(BITRATE_VARIABLE, Ok(BitRate::DEFAULT), str::parse), env = BITRATE_VARIABLE)]
+    #[arg(hide_env_values = true, value_name = "KBIT/S", verbatim_doc_comment)]
     pub bitrate: BitRate,
     /// CAN FD: bit rate of the data phase in kbit/s
     ///
     /// One of 500, 1000, 2000, 4000, 5000 and 8000. Without it, classic CAN.
-    #[arg(long, value_name = "KBIT/S", hide_short_help = true, help_heading = GATEWAY)]
+    #[arg(long, value_name = "KBIT/S", hide_short_help = true)]
     pub data_bitrate: Option<DataBitRate>,
     /// Listen only: no acknowledgements, no error frames
     ///
     /// For a live bus: the gateway cannot disturb it.
-    #[arg(long, help_heading = GATEWAY)]
+    #[arg(long)]
     pub listen_only: bool,
     /// Acceptance filter, hex; all 29-bit: EXT:0:0
     ///
@@ -54,52 +84,12 @@ pub struct ListenOptions {
     /// identifier equals ID in every bit that is set in MASK. The default,
     /// STD:000:000, passes every 11-bit identifier; EXT:0:0 passes every
     /// 29-bit one. CAN@net Basic has 5 entries of each kind.
-    #[arg(
-        long = "filter",
-        verbatim_doc_comment,
-        default_value = "STD:000:000",
-        hide_default_value = true,
-        value_name = "KIND:ID:MASK",
-        help_heading = GATEWAY
-    )]
+    #[arg(long = "filter", verbatim_doc_comment, default_value = "STD:000:000", hide_default_value = true)]
+    #[arg(value_name = "KIND:ID:MASK")]
     pub filters: Vec<Filter>,
     #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
     pub retry: RetryOptions,
-    /// raw, candump, influx or pcap
-    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, long_help = FORMATS, help_heading = OUTPUT)]
-    pub format: Format,
-    /// Exit after printing N datagrams (raw) or frames
-    #[arg(short = 'n', long, value_parser = count, allow_negative_numbers = true, value_name = "N", help_heading = OUTPUT)]
-    pub count: Option<NonZeroU64>,
-    /// Show each step of the handshake on stderr
-    #[arg(short, long, conflicts_with = "quiet", help_heading = OUTPUT)]
-    pub verbose: bool,
-    /// Query the gateway after this much silence and explain it
-    ///
-    /// Seconds, from 0.001 to 86400, or 0 for never.
-    #[arg(
-        long,
-        default_value = "5",
-        value_parser = seconds_or_never,
-        value_name = "SECONDS",
-        hide_short_help = true,
-        help_heading = SESSION
-    )]
-    pub status_after: Duration,
-    /// Exit with an error after this long without data
-    ///
-    /// Seconds, from 0.001 to 86400. Choose it longer than the longest pause
-    /// of your bus.
-    #[arg(long, value_parser = seconds, value_name = "SECONDS", verbatim_doc_comment, help_heading = SESSION)]
-    pub idle_timeout: Option<Duration>,
-    /// Send STOP on exit; fail if it is not confirmed
-    #[arg(long, help_heading = SESSION)]
-    pub stop_on_exit: bool,
 }
-
-const TARGET_VARIABLE: &str = "CAN_TARGET";
-const BIND_VARIABLE: &str = "CAN_BIND";
 
 const FORMATS: &str = "\
 Output format
@@ -127,7 +117,7 @@ Exit codes:
 const STOP_EXAMPLES: &str = "\
 Examples:
   can-stop                                Stop the bus of the default gateway,
-                                          or of CAN_TARGET
+                                          or of CAN_TARGET and CAN_CHANNEL
   can-stop --confirm --target 10.8.0.109  Wait until that is confirmed
   can-stop --confirm --target gw2 -c 2    Stop the bus on CAN port 2
 
@@ -136,10 +126,6 @@ Exit codes:
   1    Failed; the message says why
   2    Wrong usage
   130  Ctrl-C";
-
-const GATEWAY: &str = "Gateway";
-const OUTPUT: &str = "Output";
-const SESSION: &str = "Session";
 
 /// Stop the CAN bus behind a UDP gateway
 ///
@@ -150,66 +136,48 @@ const SESSION: &str = "Session";
 #[command(name = "can-stop", version, verbatim_doc_comment, after_long_help = STOP_EXAMPLES)]
 // Nothing is repeated without --confirm.
 #[command(mut_arg("timeout", |arg| arg.requires("confirm")), mut_arg("attempts", |arg| arg.requires("confirm")))]
+#[allow(missing_docs, reason = "as above")]
 pub struct StopOptions {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a field's documentation would become the program's description")]
-    pub common: CommonOptions,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "as above")]
-    pub retry: RetryOptions,
     /// Wait until the gateway confirms that the bus is halted
     ///
     /// Fail if it does not. Without this option it is unknown whether the
     /// command arrived.
-    #[arg(long, verbatim_doc_comment, help_heading = SESSION)]
+    #[arg(long, verbatim_doc_comment)]
     pub confirm: bool,
+    /// Print only warnings and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub common: CommonOptions,
+    #[command(flatten, next_help_heading = "With --confirm")]
+    pub retry: RetryOptions,
 }
 
-/// Which gateway, from which address, and how much is printed.
+/// Which bus, and from which address.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Gateway")]
 pub struct CommonOptions {
     /// Gateway
     ///
     /// A name, an IPv4 or a bracketed IPv6 address; port 5000 unless given.
-    #[arg(
-        short,
-        long,
-        value_parser = target,
-        env = TARGET_VARIABLE,
-        hide_env_values = true,
-        default_value = "10.8.0.109",
-        value_name = "HOST[:PORT]",
-        help_heading = GATEWAY
-    )]
+    #[arg(short, long, value_parser = or_variable(TARGET_VARIABLE, Err(EMPTY_TARGET), str::parse::<Target>))]
+    #[arg(env = TARGET_VARIABLE, hide_env_values = true, default_value = "10.8.0.109", value_name = "HOST[:PORT]")]
     pub target: Target,
     /// Local address, else 0.0.0.0:5000
     ///
     /// Port 0 is any free one. For an IPv6 gateway the default is port 5000
     /// of every IPv6 address.
-    #[arg(
-        short,
-        long,
-        verbatim_doc_comment,
-        value_parser = local_addr,
-        env = BIND_VARIABLE,
-        hide_env_values = true,
-        value_name = "IP[:PORT]",
-        help_heading = GATEWAY
-    )]
+    #[arg(short, long, verbatim_doc_comment)]
+    #[arg(value_parser = or_variable(BIND_VARIABLE, Ok(LocalAddr::default()), str::parse), env = BIND_VARIABLE)]
+    #[arg(hide_env_values = true, value_name = "IP[:PORT]")]
     pub bind: Option<LocalAddr>,
-    /// The gateway's CAN port
-    #[arg(
-        short,
-        long,
-        default_value_t = 1,
-        value_parser = channel,
-        value_name = "1..4",
-        help_heading = GATEWAY
-    )]
-    pub channel: u8,
-    /// Print only warnings, errors and gateway events
-    #[arg(short, long, help_heading = OUTPUT)]
-    pub quiet: bool,
+    /// CAN port
+    ///
+    /// The number of the gateway's CAN port.
+    #[arg(short, long, default_value_t = Channel::DEFAULT)]
+    #[arg(value_parser = or_variable(CHANNEL_VARIABLE, Ok(Channel::DEFAULT), str::parse), env = CHANNEL_VARIABLE)]
+    #[arg(hide_env_values = true, value_name = "1..4")]
+    pub channel: Channel,
 }
 
 /// When commands are sent again.
@@ -218,27 +186,35 @@ pub struct RetryOptions {
     /// Time to wait for each reply of the gateway
     ///
     /// Seconds, from 0.001 to 86400.
-    #[arg(
-        long,
-        default_value = "1",
-        value_parser = seconds,
-        value_name = "SECONDS",
-        hide_short_help = true,
-        help_heading = GATEWAY
-    )]
+    #[arg(long, default_value = "1", value_parser = seconds, allow_negative_numbers = true, value_name = "SECONDS")]
+    #[arg(hide_short_help = true)]
     pub timeout: Duration,
     /// Maximum attempts per command
     ///
-    /// From 1 to 100.
-    #[arg(
-        long,
-        default_value_t = 3,
-        value_parser = RangedU64ValueParser::<u32>::new().range(1..=100),
-        value_name = "N",
-        hide_short_help = true,
-        help_heading = GATEWAY
-    )]
+    /// From 1 to 100. A command that nothing answers fails after
+    /// (attempts + 1) x timeout, 4 s by default.
+    #[arg(long, default_value_t = 3, value_parser = attempts, allow_negative_numbers = true, value_name = "N")]
+    #[arg(hide_short_help = true, verbatim_doc_comment)]
     pub attempts: u32,
+}
+
+/// The options of the command line. Asked for help, or given what is no option, it prints and exits instead.
+pub fn parse<T: Parser>() -> T {
+    T::try_parse().unwrap_or_else(|mut error| {
+        let unknown = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(text)) if error.kind() == ErrorKind::UnknownArgument => text.as_str(),
+            _ => "",
+        };
+        if unknown.parse::<Target>().is_ok() {
+            let tip = format!("name the gateway with --target {}", shell_quoted(unknown));
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+        if error.get(ContextKind::Usage).is_some() {
+            // That of the error lists options as required whose variables are set.
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(T::command().render_usage()));
+        }
+        error.exit()
+    })
 }
 
 impl ListenOptions {
@@ -250,29 +226,31 @@ impl ListenOptions {
                 filters.push(*filter);
             }
         }
-        Setup {
-            channel: self.common.channel,
-            init: Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only },
-            filters,
-            retry: self.retry.config(),
-        }
+        let mut setup = Setup { filters, retry: self.retry.config(), ..Setup::default() };
+        setup.init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
+        setup
     }
 }
 
 impl CommonOptions {
-    /// The local address, given or not.
-    pub(crate) fn local(&self) -> LocalAddr {
-        self.bind.unwrap_or_default()
+    /// Finds both addresses.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Target::resolve`].
+    pub(crate) fn resolve(&self) -> Result<Resolved> {
+        self.target.resolve(self.bind.as_ref().unwrap_or(&LocalAddr::default()))
     }
 
-    /// The command line that stops this bus, quoted for a shell.
+    /// The command line that stops this bus, quoted for a shell, whatever variables are set there.
     pub(crate) fn can_stop_command_line(&self) -> String {
         let mut command = format!("can-stop --confirm --target {}", shell_quoted(&self.target.to_string()));
-        if self.channel != 1 {
+        if self.channel != Channel::DEFAULT || env::var_os(CHANNEL_VARIABLE).is_some() {
             command += &format!(" --channel {}", self.channel);
         }
-        if self.local() != LocalAddr::default() {
-            command += &format!(" --bind {}", shell_quoted(&self.local().to_string()));
+        // If its variable is set, it is not the default.
+        if let Some(bind) = self.bind.as_ref().filter(|bind| **bind != LocalAddr::default()) {
+            command += &format!(" --bind {}", shell_quoted(&bind.to_string()));
         }
         command
     }
@@ -281,6 +259,6 @@ impl CommonOptions {
 impl RetryOptions {
     /// When commands are sent again.
     pub(crate) fn config(&self) -> RetryConfig {
-        RetryConfig { timeout: self.timeout, attempts: self.attempts }
+        RetryConfig::new(self.timeout, self.attempts)
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Error, anyhow};
 use crate::cli::advice;
 use crate::cli::messages::{Exit, Messages};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
-use crate::gateway::drops::Drops;
+use crate::gateway::Drops;
 use crate::output::printer::Stats;
 use crate::output::spool::{Output, Written};
 

@@ -1,7 +1,7 @@
-//! Runs one session: handshake, stream, shutdown. Everything happens in one loop on the main thread, from the first `INIT`
-//! to the last `STOP`. [`Connection`] says what happened; here is what follows from it.
+//! Runs one session: handshake, stream, shutdown, in one loop on the main thread, from the first `INIT` to the last `STOP`.
+//! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; here is what follows from it.
 
-use std::io::{self, IsTerminal};
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,96 +9,63 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, anyhow};
 
-use crate::cli::address_watch::AddressWatch;
 use crate::cli::advice;
-use crate::cli::handshake::{debug_sent, handshake};
-use crate::cli::limiter::Limiter;
-use crate::cli::messages::{Exit, Messages};
-use crate::cli::notices::print;
+use crate::cli::bus::{Bus, Remedy};
+use crate::cli::console::{Console, Content};
+use crate::cli::losses::Losses;
+use crate::cli::messages::Exit;
 use crate::cli::options::ListenOptions;
-use crate::cli::report::{Report, end};
+use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown, Terminal};
 use crate::cli::silence::Silence;
-use crate::format::Format;
-use crate::gateway::drops::DropCounter;
-use crate::gateway::reply::{Line, Reply, has_only_replies, lines};
-use crate::gateway::{Command, Connection, Event, Failure, Outcome};
-use crate::output::printer::Printer;
+use crate::gateway::reply::Status;
+use crate::gateway::{Answer, Cause, Command, Connection, Event, Failure, NetworkError, Outcome, Takeover, Verb};
 use crate::output::spool::Output;
 
-mod silence;
-
-/// How often the terminal is checked, where that is needed.
-pub(crate) const TERMINAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the terminal is checked, where that is needed, and how often losses are looked for while data comes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How soon one message about the network may follow another.
 const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a session needs and can fail to acquire, so it is acquired before `INIT` is sent.
-pub(crate) struct Resources<'a> {
-    pub options: &'a ListenOptions,
-    pub gateway: SocketAddr,
-    pub shutdown: Arc<Shutdown>,
-    pub terminal: Terminal,
-    pub printer: Printer,
-    pub output: Arc<dyn Output>,
-    pub drops: Arc<DropCounter>,
-    /// Called after each datagram.
-    pub drop_check: Box<dyn FnMut()>,
-    pub messages: &'a Messages,
-    pub limiter: Limiter,
-    /// When the program began.
-    pub began: Instant,
-}
-
-/// What is known of the bus when the session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BusState {
-    /// The gateway refused to start it.
-    NotStarted,
-    /// Data has come, or the gateway confirmed `START`.
-    Running,
-    /// The gateway confirmed that it is stopped.
-    Stopped,
-    /// The gateway reported then that it is stopped.
-    ReportedStopped(Instant),
-    /// Nothing shows whether it runs.
-    Unknown,
-}
-
-/// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away).
-pub(crate) fn run(mut resources: Resources<'_>, mut bus: Connection) -> Exit {
-    if let Err(exit) = handshake(&mut resources, &mut bus) {
-        return exit;
-    }
-    let mut session = Session::new(resources, bus);
-    session.stream();
-    session.report()
-}
-
-/// A session after `START` has left.
-struct Session<'a> {
-    resources: Resources<'a>,
+/// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
+pub(crate) struct Session<'a> {
+    options: &'a ListenOptions,
+    /// Further addresses of the gateway's name.
+    others: Vec<SocketAddr>,
     bus: Connection,
+    console: Console<'a>,
+    output: Arc<dyn Output>,
+    shutdown: Arc<Shutdown>,
+    terminal: Terminal,
     stage: Stage,
-    bus_state: BusState,
+    known: Bus,
     silence: Silence,
-    address: AddressWatch,
+    losses: Losses,
     /// When `START` left, and when the shutdown began.
-    started: Instant,
+    started: Option<Instant>,
     ended: Option<Instant>,
     next_terminal_check: Instant,
-    /// Whether answers to `STATUS` can come.
-    status_was_requested: bool,
+    next_check: Instant,
+    /// When the latest `STATUS` was requested.
+    asked_at: Option<Instant>,
+    /// A `STATUS` that came late, and what was read before it.
+    late_status: Option<(Instant, Status)>,
+    deletion_is_reported: bool,
     network_errors: u64,
     last_network_message: Option<Instant>,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// `START` has not left. `begun`: a command has.
+    Starting {
+        begun: bool,
+    },
     Streaming,
-    /// `STOP` is to be confirmed. The user is told of that at `notice_at`.
+    /// `STOP` is to be confirmed. The user is notified of that at `notice_at`.
     Stopping {
         notice_at: Option<Instant>,
     },
@@ -109,175 +76,309 @@ enum Stage {
 }
 
 impl<'a> Session<'a> {
-    fn new(mut resources: Resources<'a>, mut bus: Connection) -> Session<'a> {
-        let started = bus.received_at();
-        let ListenOptions { status_after, idle_timeout, .. } = *resources.options;
-        resources.drops.reset();
-        resources.printer.begin();
-        // A time stamp is the time of reading, and people read a terminal.
-        bus.set_moderated(resources.options.format == Format::Raw && !io::stdout().is_terminal());
-        resources.messages.info(format_args!(
-            "START sent to {} (channel {}); waiting for data (Ctrl-C to stop)",
-            resources.gateway, resources.options.common.channel
-        ));
+    pub fn new(
+        options: &'a ListenOptions,
+        others: Vec<SocketAddr>,
+        bus: Connection,
+        console: Console<'a>,
+        output: Arc<dyn Output>,
+        shutdown: Arc<Shutdown>,
+        terminal: Terminal,
+    ) -> Session<'a> {
+        let now = bus.now();
         Session {
-            stage: Stage::Streaming,
-            bus_state: BusState::Unknown,
-            silence: Silence::new(started, status_after, idle_timeout),
-            address: AddressWatch::new(bus.socket(), resources.gateway, status_after),
-            started,
+            options,
+            others,
+            console,
+            output,
+            shutdown,
+            terminal,
+            stage: Stage::Starting { begun: false },
+            known: Bus::default(),
+            silence: Silence::new(options.status_after, options.idle_timeout),
+            losses: Losses::new(bus.receive_buffer()),
+            started: None,
             ended: None,
-            next_terminal_check: started + TERMINAL_CHECK_INTERVAL,
-            status_was_requested: false,
+            next_terminal_check: now,
+            next_check: now,
+            asked_at: None,
+            late_status: None,
+            deletion_is_reported: false,
             network_errors: 0,
             last_network_message: None,
             failures: Vec::new(),
-            resources,
             bus,
         }
     }
 
-    /// Returns when everything has been received that the session still prints.
-    fn stream(&mut self) {
-        let channel = self.resources.options.common.channel;
+    /// Runs the session until it ends, as asked (by a signal, by its count, or because the reader of stdout went away) or by a
+    /// failure.
+    pub fn run(mut self) -> Exit {
+        // Nothing is under way on a new connection.
+        let _ = self.bus.begin_start(&self.options.setup());
         loop {
             let deadline = self.next_deadline();
             match self.bus.next_event(deadline) {
+                Event::Early(datagram) => {
+                    self.known.has_answered |= self.stage == Stage::Starting { begun: true };
+                    self.console.note_early(datagram);
+                    self.console.report(self.bus.received_at());
+                }
                 Event::Datagram(datagram) => {
-                    let is_data = !has_only_replies(datagram);
-                    if is_data || !self.status_was_requested || !holds_only_status(datagram, channel) {
-                        print(&mut self.resources, datagram, false);
-                    }
-                    self.on_printed(is_data);
+                    let content = self.console.print(datagram, None, self.asked_at.is_some());
+                    self.on_content(None, &content);
                 }
-                Event::Answer { command: Command::Status { .. }, .. } => {}
                 Event::Answer { command, datagram } => {
-                    let is_ok = lines(datagram).any(|line| Line::classify(line) == Line::Reply(Reply::Ok));
-                    print(&mut self.resources, datagram, true);
-                    if is_ok && matches!(command, Command::Start { .. }) {
-                        self.on_start_answered();
-                    }
-                    self.on_printed(false);
+                    let content = self.console.print(datagram, Some(command), true);
+                    self.on_content(Some(command), &content);
                 }
-                Event::Sent { command, attempt, left } => {
-                    debug_sent(self.resources.messages, self.resources.began, &self.bus, command, attempt, left);
+                Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
+                Event::InitRefused { text, was_running } => {
+                    let was = if was_running { "was already" } else { "may have been" };
+                    let message = format_args!("the bus {was} running; restarting it with these settings");
+                    self.console.messages.info(message);
+                    self.console.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
+                Event::Failed(failure) if matches!(self.stage, Stage::Starting { .. }) => {
+                    let explanation = advice::failure(&failure, self.known.has_answered);
+                    let others = advice::other_addresses(&failure, &self.options.common.target, &self.others);
+                    return Exit::Failure(anyhow!("{explanation}{others}"));
+                }
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(error) => {
                     let is_port_closed = error.port_is_closed();
-                    let cause = if is_port_closed { "port closed".to_owned() } else { error.to_string() };
+                    let cause = if is_port_closed { "port closed".to_owned() } else { error.io_error().to_string() };
                     self.on_network_error(&cause, is_port_closed);
                 }
+                // Decided here and not by the signal handler, so that no signal falls between START and the stream.
+                Event::Woken if matches!(self.stage, Stage::Starting { .. }) => return Exit::Quit(self.quit_message()),
                 Event::Woken => self.begin_shutdown(),
-                Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => break,
+                Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => return self.finish(),
                 Event::Timeout => self.on_timeout(),
-                _ => {}
             }
-        }
-        // A START that was refused and is not checked by a STATUS any more.
-        if let Some(failure) = self.bus.cancel() {
-            self.on_failure(failure);
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let terminal = self.resources.terminal.needs_polling().then_some(self.next_terminal_check);
-        match self.stage {
+        let terminal = self.terminal.needs_polling().then_some(self.next_terminal_check);
+        let next = match self.stage {
+            Stage::Starting { .. } => None,
             Stage::Streaming => {
-                // Only one command can be in flight.
-                let ask = self.silence.ask_at().filter(|_| self.bus.is_idle());
-                let probe = Some(self.address.probe_at(self.silence.last_data()));
-                [ask, probe, self.idle_at(), terminal].into_iter().flatten().min()
+                let late_status = self.late_status.as_ref().map(|&(at, _)| at);
+                let asks = (self.bus.is_idle(), self.known.must_ask_again());
+                let silence = self.silence.wakes_at(self.last_data(), asks.0, asks.1);
+                [late_status, self.idle_at()].into_iter().flatten().fold(Some(silence), |next, at| next.min(Some(at)))
             }
-            Stage::Stopping { notice_at } => notice_at.into_iter().chain(terminal).min(),
-            Stage::Draining { until } => Some(until),
-        }
+            Stage::Stopping { notice_at } => notice_at,
+            Stage::Draining { until } => return Some(until),
+        };
+        next.into_iter().chain(terminal).min()
+    }
+
+    /// When the last frame came; before any, when `START` was sent.
+    fn last_data(&self) -> Instant {
+        self.known.last_data().unwrap_or_else(|| self.bus.now())
     }
 
     /// When `--idle-timeout` ends the session.
     fn idle_at(&self) -> Option<Instant> {
-        self.resources.options.idle_timeout.map(|timeout| self.silence.last_data() + timeout)
+        self.options.idle_timeout.map(|timeout| self.last_data() + timeout)
     }
 
-    fn on_printed(&mut self, is_data: bool) {
-        (self.resources.drop_check)();
-        if is_data {
-            if let Some(gap) = self.silence.on_data(self.bus.received_at()) {
-                self.resources.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
+    fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
+        let now = self.bus.now();
+        match self.bus.network_error() {
+            Some(NetworkError::Send(error)) if !left => {
+                self.console.debug(now, format_args!("could not send {command}: {error}"));
             }
-            if let Stage::Streaming = self.stage {
-                self.bus_state = BusState::Running;
-                self.bus.cancel_status();
+            _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
+        }
+        if !left {
+            return;
+        }
+        if command.verb == Verb::Start {
+            self.known.on_start_sent(now);
+        }
+        if let Stage::Starting { begun } = &mut self.stage {
+            *begun = true;
+            if command.verb == Verb::Start {
+                self.begin_stream(now);
             }
         }
-        if self.resources.printer.is_complete() {
+    }
+
+    fn begin_stream(&mut self, now: Instant) {
+        (self.stage, self.started, self.next_check) = (Stage::Streaming, Some(now), now + CHECK_INTERVAL);
+        let drops = self.bus.check_drops();
+        if drops.is_none() {
+            self.console.debug(now, "many sockets are open: what the kernel drops is counted at the end");
+        }
+        self.losses.begin(drops);
+        self.console.printer.begin();
+        let gateway = self.bus.gateway();
+        self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
+    }
+
+    /// A datagram of the stream was read and printed; it answers this command if one is given.
+    fn on_content(&mut self, answered: Option<Command>, content: &Content) {
+        let now = self.bus.received_at();
+        self.known.has_answered = true;
+        if content.has_frame {
+            self.on_frame(now);
+        }
+        if let Some(change) = content.event {
+            self.known.on_event(change);
+        }
+        let answers_start = answered.is_some_and(|command| command.verb == Verb::Start);
+        if content.has_ok && answers_start && self.stage == Stage::Streaming {
+            self.known.on_started(now);
+        }
+        if let (Some(status), None) = (content.status, answered) {
+            // What it says is compared with what was read up to now, so that is read first.
+            self.late_status = Some((now, status)).filter(|_| self.known.takes_late_status());
+        }
+        self.console.report(now);
+        if self.next_check <= now {
+            self.check_losses(now);
+        }
+        if self.console.printer.is_complete() {
             self.begin_shutdown();
         }
     }
 
-    fn on_start_answered(&mut self) {
-        self.silence.on_start_answered();
-        if let Stage::Streaming = self.stage {
-            self.bus_state = BusState::Running;
+    fn on_frame(&mut self, now: Instant) {
+        let gap = self.silence.on_frame(now, self.last_data());
+        self.known.on_frame(now);
+        self.late_status = None;
+        if self.stage == Stage::Streaming {
+            self.bus.cancel_status();
+            if let Some(gap) = gap {
+                self.console.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
+            }
+        }
+    }
+
+    fn check_losses(&mut self, now: Instant) {
+        self.next_check = now + CHECK_INTERVAL;
+        let overflowed = self.console.printer.stats.overflowed;
+        let drops = self.bus.check_drops();
+        let in_kernel = drops.and_then(|drops| self.losses.in_kernel(now, drops));
+        for message in in_kernel.into_iter().chain(self.losses.in_output(now, overflowed)) {
+            self.console.messages.warn(message);
+        }
+        if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
+            self.console.messages.warn(advice::FILE_DELETED);
         }
     }
 
     fn on_completed(&mut self, command: Command, outcome: Outcome) {
-        let messages = self.resources.messages;
-        match command {
-            Command::Start { .. } => {
-                let answer = if let Outcome::Answered(_) = outcome { "answered" } else { "not answered" };
-                messages.debug(self.resources.began.elapsed(), format_args!("START was {answer}"));
+        let now = self.bus.read_up_to();
+        match command.verb {
+            Verb::Start => {
+                let is_answered = matches!(outcome, Outcome::Answered(_));
+                if is_answered && self.stage == Stage::Streaming {
+                    self.known.on_started(now);
+                }
+                let answered = if is_answered { "answered" } else { "not answered" };
+                self.console.debug(now, format_args!("START was {answered}"));
             }
-            Command::Stop { .. } => {
-                self.bus_state = BusState::Stopped;
-                self.resources.shutdown.bus_is_stopped.store(true, Relaxed);
-                self.stage = Stage::Draining { until: Instant::now() };
+            Verb::Stop => {
+                self.known.on_halted();
+                self.shutdown.bus_is_stopped.store(true, Relaxed);
+                self.drain();
             }
-            Command::Status { .. } if matches!(self.stage, Stage::Streaming) => self.on_status(outcome),
+            Verb::Status if self.stage == Stage::Streaming => self.on_query(now, outcome),
             _ => {}
         }
     }
 
+    /// A `STATUS` that was sent because of a silence has ended.
+    fn on_query(&mut self, now: Instant, outcome: Outcome) {
+        let silent_for = now.saturating_duration_since(self.last_data());
+        let remedy = self.known.on_query(self.asked_at.unwrap_or(now), now, outcome);
+        let network = self.bus.network_error();
+        let (is_warning, message) = match remedy {
+            Remedy::StartAgain => {
+                let message = advice::start_again(self.options, &self.known);
+                self.silence.tells(&message);
+                // A STATUS has just ended, so nothing else is under way.
+                let _ = self.bus.start_again();
+                (self.known.has_flags(), message)
+            }
+            Remedy::Explain => {
+                let explanation = advice::no_data(self.options, self.bus.gateway(), &self.known, network);
+                if !self.silence.tells(&explanation) {
+                    return;
+                }
+                let is_warning = self.known.has_flags() || self.known.status().is_none();
+                (is_warning, format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64()))
+            }
+        };
+        let messages = self.console.messages;
+        if is_warning { messages.warn(message) } else { messages.info(message) }
+    }
+
+    /// A `START` or `STOP` has failed after the stream has begun.
     fn on_failure(&mut self, failure: Failure) {
-        let Resources { gateway, .. } = self.resources;
-        let explanation = advice::failure(gateway, self.bus.retry(), &failure, self.bus.network_error());
-        self.failures.push(anyhow!(explanation));
-        match failure {
-            Failure::Refused(Command::Start { .. }, _) => self.bus_state = BusState::NotStarted,
-            _ => self.bus_state = BusState::Unknown,
+        let now = self.bus.read_up_to();
+        let is_refused = matches!(failure.cause, Cause::Refused(_));
+        let message = advice::failure(&failure, self.known.has_answered);
+        if failure.command.verb == Verb::Stop {
+            if is_refused {
+                self.known.on_stop_refused(now)
+            } else {
+                self.known.on_doubt(now)
+            }
+            self.failures.push(anyhow!(message));
+            return self.drain();
         }
-        match failure.command() {
-            Command::Stop { .. } => self.stage = Stage::Draining { until: Instant::now() },
-            _ => self.begin_shutdown(),
+        if is_refused {
+            self.known.on_start_refused(now);
+        }
+        if self.known.has_frames() && !is_refused {
+            self.console.debug(now, format_args!("{failure}; but frames have come"));
+        } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
+            if self.stage == Stage::Streaming {
+                self.console.messages.warn(format_args!("{message}; still listening"));
+            }
+        } else {
+            if !is_refused {
+                self.known.on_doubt(now);
+            }
+            self.failures.push(anyhow!(message));
+            self.begin_shutdown();
         }
     }
 
     fn on_network_error(&mut self, cause: &str, is_port_closed: bool) {
+        if self.started.is_none() {
+            return;
+        }
+        let now = self.bus.now();
         self.network_errors += 1;
-        let now = self.bus.received_at();
+        self.known.on_doubt(now);
         let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
-        if is_due && matches!(self.stage, Stage::Streaming) {
+        if is_due && self.stage == Stage::Streaming {
             self.last_network_message = Some(now);
             let hint = if is_port_closed { "; is it restarting?" } else { "" };
-            let gateway = self.resources.gateway;
-            self.resources.messages.warn(format_args!("{gateway} unreachable ({cause}), still listening{hint}"));
+            let gateway = self.bus.gateway();
+            self.console.messages.warn(format_args!("{gateway} unreachable ({cause}), still listening{hint}"));
         }
     }
 
     fn on_timeout(&mut self) {
         let now = self.bus.read_up_to();
         if self.next_terminal_check <= now {
-            self.next_terminal_check = now + TERMINAL_CHECK_INTERVAL;
-            self.resources.terminal.check();
+            self.next_terminal_check = now + CHECK_INTERVAL;
+            self.terminal.check();
         }
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
             Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
                 *notice_at = None;
-                let hint = self.resources.shutdown.quit_hint();
-                self.resources
+                let hint = self.shutdown.quit_hint();
+                self.console
                     .messages
                     .warn(format_args!("waiting for the gateway to confirm STOP; {hint} (the bus may keep running)"));
             }
@@ -285,59 +386,92 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Begins the shutdown, unless it has begun.
-    fn begin_shutdown(&mut self) {
-        if !matches!(self.stage, Stage::Streaming) {
-            return;
+    fn on_silence(&mut self, now: Instant) {
+        if let Some((_, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
+            self.on_query(now, Outcome::Answered(Answer::Status(status)));
         }
-        self.resources.shutdown.in_progress.store(true, Relaxed);
-        let now = Instant::now();
-        self.ended = Some(now);
-        if !self.resources.options.stop_on_exit {
-            self.bus.cancel_status();
-            self.stage = Stage::Draining { until: now };
-            return;
+        let last_data = self.last_data();
+        self.silence.observe(now, last_data);
+        if self.idle_at().is_some_and(|at| at <= now) {
+            let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
+            let gateway = self.bus.gateway();
+            let explanation = advice::no_data(self.options, gateway, &self.known, self.bus.network_error());
+            let message = format!("no data from {gateway} for {seconds} s (--idle-timeout): {explanation}");
+            self.failures.push(anyhow!(message));
+            return self.begin_shutdown();
         }
-        self.stage = Stage::Stopping { notice_at: Some(now + SHUTDOWN_NOTICE_AFTER) };
-        if let Some(failure) = self.bus.begin_stop(self.resources.options.common.channel) {
-            self.on_failure(failure);
+        if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
+            self.asked_at = Some(now);
+            let _ = self.bus.request_status();
+        }
+        if self.silence.must_look(now, last_data) && self.silence.on_look(now, self.bus.address_is_lost()) {
+            self.known.on_doubt(now);
+            self.failures.push(anyhow!(advice::address_lost(self.bus.local_addr().ok(), self.bus.gateway())));
+            self.begin_shutdown();
         }
     }
 
-    fn report(self) -> Exit {
-        let Resources { options, shutdown, printer, output, drops, messages, limiter, .. } = self.resources;
+    /// Begins the shutdown, unless it has begun.
+    fn begin_shutdown(&mut self) {
+        if self.stage != Stage::Streaming {
+            return;
+        }
+        self.shutdown.in_progress.store(true, Relaxed);
+        let now = self.bus.read_clock();
+        self.ended = Some(now);
+        if self.options.stop_on_exit {
+            self.stage = Stage::Stopping { notice_at: Some(now + SHUTDOWN_NOTICE_AFTER) };
+            self.bus.begin_stop();
+        } else {
+            self.drain();
+        }
+    }
+
+    /// Prints what has arrived by now. Nothing more is sent.
+    fn drain(&mut self) {
+        self.bus.send_no_more();
+        self.stage = Stage::Draining { until: self.bus.read_clock() };
+    }
+
+    /// Waits until everything is written, and prints what was counted and what is known of the bus.
+    fn finish(mut self) -> Exit {
+        if let Some(failure) = self.bus.unchecked_start().filter(|_| !self.known.has_frames()) {
+            self.known.on_doubt(self.bus.now());
+            self.failures.push(anyhow!(advice::failure(&failure, self.known.has_answered)));
+        }
         // Datagrams dropped from here on are not counted.
-        let drops = drops.count();
-        let duration = self.ended.unwrap_or_else(Instant::now) - self.started;
-        end(&*output, messages, &shutdown, self.failures, |written| {
-            let (bus, is_known_stopped) = match self.bus_state {
-                BusState::NotStarted => ("the bus was not started".to_owned(), true),
-                BusState::Running => ("the bus still runs".to_owned(), false),
-                BusState::Stopped => ("the bus is halted".to_owned(), true),
-                BusState::ReportedStopped(at) => {
-                    (format!("the bus was reported stopped {:.0} s ago", at.elapsed().as_secs_f64()), true)
-                }
-                BusState::Unknown => ("the bus may still run".to_owned(), false),
-            };
+        let drops = self.bus.drops();
+        let drops = self.losses.since_start(drops);
+        let Console { messages, .. } = self.console;
+        let failures = mem::take(&mut self.failures);
+        report::end(&*Arc::clone(&self.output), messages, &Arc::clone(&self.shutdown), failures, |written| {
+            let now = self.bus.read_clock();
+            let started = self.started.unwrap_or(now);
             Report {
-                stats: printer.stats,
+                stats: self.console.printer.stats,
                 drops,
                 written,
-                messages_not_shown: limiter.suppressed() + messages.lost(),
+                messages_not_shown: self.console.not_shown(),
                 network_errors: self.network_errors,
                 handshake_frames: self.bus.handshake_frames(),
-                duration,
-                bus,
-                can_stop: (!is_known_stopped).then(|| options.common.can_stop_command_line()),
+                duration: self.ended.unwrap_or(now) - started,
+                bus: self.known.conclusion(now),
+                can_stop: self.known.may_run().then(|| self.options.common.can_stop_command_line()),
             }
         })
     }
-}
 
-/// Whether these replies are nothing but late answers to `STATUS`.
-fn holds_only_status(replies: &[u8], channel: u8) -> bool {
-    lines(replies).all(|line| match Line::classify(line) {
-        Line::Reply(Reply::Status(status)) => status.channel == channel,
-        _ => false,
-    })
+    /// What a signal during the handshake leaves behind.
+    fn quit_message(&self) -> String {
+        match (self.stage, self.bus.takeover()) {
+            (Stage::Starting { begun: false }, _) => "exited before anything was sent".to_owned(),
+            (_, takeover @ Takeover::Stopped { was_running: true }) => {
+                format!("exited during the handshake{}", advice::takeover(takeover))
+            }
+            _ => format!(
+                "exited during the handshake; the bus may be running, stop it with:\n{}",
+                self.options.common.can_stop_command_line()
+            ),
+        }
+    }
 }

@@ -65,7 +65,7 @@ impl Shutdown {
     }
 
     /// The program exits at once if there is a message for that.
-    fn on_signal(&self, messages: &Messages, can_stop: &str) -> Option<String> {
+    pub fn on_signal(&self, messages: &Messages, can_stop: &str) -> Option<String> {
         let Some(waker) = self.waker.get() else { return Some("exited before anything was sent".to_owned()) };
         if !self.signalled.swap(true, Relaxed) {
             if self.in_progress.load(Relaxed) {

@@ -1,180 +1,140 @@
-//! When a silent bus is asked about, and what is reported of it. A dead gateway, a lost `START`, a wrong bit rate, a bus that
-//! another program stopped: all look the same to a listener. `STATUS` tells most of them apart, so it is sent once in each
-//! silence, and again every minute while it is refused or not answered. It explains; data alone decides whether a session
-//! ends. No socket, no clock, no thread.
+//! When a silent bus is asked about, and what is reported of it. A dead gateway, a `START` that was not carried out, a wrong
+//! bit rate, a bus that another program stopped: all look the same to a listener. `STATUS` tells most of them apart, so it is
+//! sent once in each silence, and again every minute while its answer explains nothing. Frames alone decide whether a session
+//! ends, with one exception: the local address is gone (DHCP, VPN, IPv6 privacy address). No socket, no clock, no thread.
 
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Outcome};
-
-/// How soon one `STATUS` may follow another: a bus with a frame every few seconds is not asked about every time.
+/// How soon one `STATUS` may follow another.
 const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The silences of one session.
+/// How soon the end of a silence that was not reported is mentioned again.
+const MIN_RESUMED_INTERVAL: Duration = Duration::from_secs(120);
+
+/// How long a silence lasts before the first look at the local address where `--status-after` does not say.
+const DEFAULT_LOOK_AFTER: Duration = Duration::from_secs(5);
+
+/// The time between two looks in a silence. Both must find the address gone, so that one that comes back at once (a VPN that
+/// reconnects) is survived.
+const LOOK_INTERVAL: Duration = Duration::from_secs(8);
+
+/// The silences of one session. Each begins at `last_data`, when the last frame came, or before any when `START` was sent.
 #[derive(Debug)]
 pub(crate) struct Silence {
     /// How long a silence lasts before `STATUS` is sent; `None` for never.
     after: Option<Duration>,
-    start: Start,
-    /// When the last data came, or `START` was sent.
-    last_data: Instant,
+    look_after: Duration,
     /// When `STATUS` was last sent, in any silence.
     last_asked: Option<Instant>,
+    last_resumed: Option<Instant>,
     current: Current,
 }
 
-/// What became of `START`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// It was not answered.
-    Unanswered,
-    /// It was lost, and is sent again.
-    Resent,
-    /// It was answered, or `STATUS` says that the controller runs.
-    Answered,
-    /// Data has come.
-    Streaming,
-}
-
-/// The silence that lasts; data ends it.
+/// The silence that lasts; a frame ends it.
 #[derive(Debug, Default)]
 struct Current {
-    asked: bool,
-    cause: Cause,
-    /// The cause that was reported last.
-    last_told: Option<Cause>,
-}
-
-/// What is known of the cause of a silence.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum Cause {
-    /// Nothing yet.
-    #[default]
-    Unknown,
-    /// `STATUS` was not answered; what the network says.
-    NoReply(Option<String>),
-    /// The gateway refused `STATUS` with this text.
-    Refused(String),
-    /// The gateway's answer.
-    Status(Status),
-}
-
-/// What to do about an answer to `STATUS`.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
-    /// It was reported in this silence already.
-    Nothing,
-    /// `START` was lost, so it must be sent again; the other flags of this status still mean something.
-    StartAgain(Status),
-    /// Report [`Silence::cause`] of a silence that has lasted so long.
-    Report(Duration),
+    /// It has lasted so long with everything read that came before: any of the others can only follow.
+    is_observed: bool,
+    is_asked: bool,
+    /// The explanation that was reported last.
+    told: Option<String>,
+    last_look: Option<Instant>,
+    /// Since which look the address is gone.
+    lost_since: Option<Instant>,
 }
 
 impl Silence {
-    /// Begins when `START` is sent. `STATUS` follows after `status_after` (0 for never), or after half of an idle timeout
-    /// that would end the session before the answer has come.
-    pub fn new(now: Instant, status_after: Duration, idle_timeout: Option<Duration>) -> Silence {
+    /// `STATUS` follows after `status_after` (0 for never), or after half of an idle timeout that would end the session before
+    /// the answer has come.
+    pub fn new(status_after: Duration, idle_timeout: Option<Duration>) -> Silence {
         let after = (!status_after.is_zero()).then(|| match idle_timeout {
             Some(idle) if idle < 2 * status_after => idle / 2,
             _ => status_after,
         });
-        Silence { after, start: Start::Unanswered, last_data: now, last_asked: None, current: Current::default() }
+        let look_after = if status_after.is_zero() { DEFAULT_LOOK_AFTER } else { status_after };
+        Silence { after, look_after, last_asked: None, last_resumed: None, current: Current::default() }
     }
 
-    /// The gateway answered `START` with `R ok`.
-    pub fn on_start_answered(&mut self) {
-        if self.start != Start::Streaming {
-            self.start = Start::Answered;
-        }
-    }
-
-    /// Data came. Returns how long there was none, if that was reported or as long as it takes to ask why.
-    pub fn on_data(&mut self, now: Instant) -> Option<Duration> {
-        let before = mem::replace(&mut self.last_data, now);
-        self.start = Start::Streaming;
-        let gap = now.saturating_duration_since(before);
-        let is_long = self.after.is_some_and(|after| gap >= after);
-        // Cheap, since this happens at every datagram.
-        if !is_long && !self.current.asked {
+    /// A frame came. Returns how long there was none, if that is worth a message.
+    pub fn on_frame(&mut self, now: Instant, last_data: Instant) -> Option<Duration> {
+        // Cheap, since this happens at every frame.
+        if !self.current.is_observed {
             return None;
         }
         let ended = mem::take(&mut self.current);
-        (is_long || ended.last_told.is_some()).then_some(gap)
-    }
-
-    /// When `STATUS` is to be sent next, if no answer is awaited.
-    pub fn ask_at(&self) -> Option<Instant> {
-        let due = self.last_data + self.after?;
-        if let (true, Cause::Unknown | Cause::Status(_)) = (self.current.asked, &self.current.cause) {
+        let is_rare = self.last_resumed.is_none_or(|last| now >= last + MIN_RESUMED_INTERVAL);
+        let is_long = self.after.is_some_and(|after| now >= last_data + after);
+        if ended.told.is_none() && !(is_rare && is_long) {
             return None;
         }
-        Some(self.last_asked.map_or(due, |last| due.max(last + MIN_QUERY_INTERVAL)))
+        self.last_resumed = Some(now);
+        Some(now - last_data)
     }
 
-    /// `STATUS` is being sent.
-    pub fn mark_asked(&mut self, now: Instant) {
-        self.last_asked = Some(now);
-        self.current.asked = true;
+    /// When to call [`Silence::observe`], [`Silence::must_ask`] (`can_ask`: no command is in flight) and [`Silence::must_look`].
+    pub fn wakes_at(&self, last_data: Instant, can_ask: bool, must_ask_again: bool) -> Instant {
+        let observe_at = Some(last_data + self.observed_after()).filter(|_| !self.current.is_observed);
+        let ask_at = self.ask_at(last_data, must_ask_again).filter(|_| can_ask);
+        observe_at.into_iter().chain(ask_at).fold(self.look_at(last_data), Instant::min)
     }
 
-    /// `STATUS` was answered, or was not; `network` is what the network says about that.
-    pub fn on_answer(&mut self, now: Instant, outcome: Outcome, network: Option<String>) -> Verdict {
-        self.current.cause = match outcome {
-            Outcome::Answered(Answer::Status(status)) if status.stopped && self.start == Start::Unanswered => {
-                self.start = Start::Resent;
-                // Its answer is out of date from now on. A minute later the next one may be asked for.
-                self.current = Current::default();
-                return Verdict::StartAgain(status);
-            }
-            Outcome::Answered(Answer::Status(status)) => {
-                if !status.stopped {
-                    self.on_start_answered();
-                }
-                Cause::Status(status)
-            }
-            Outcome::Answered(Answer::Refused(text)) => Cause::Refused(text),
-            // It says nothing about the controller.
-            Outcome::Answered(Answer::Ok) => Cause::Unknown,
-            Outcome::NoReply(_) => Cause::NoReply(network),
-        };
-        if self.current.last_told.as_ref() == Some(&self.current.cause) {
-            return Verdict::Nothing;
+    /// Everything that came before `now` has been read.
+    pub fn observe(&mut self, now: Instant, last_data: Instant) {
+        self.current.is_observed |= now >= last_data + self.observed_after();
+    }
+
+    /// Whether `STATUS` is to be sent now. `must_ask_again`: its latest answer in this silence explains nothing.
+    pub fn must_ask(&mut self, now: Instant, last_data: Instant, must_ask_again: bool) -> bool {
+        let is_due = self.ask_at(last_data, must_ask_again).is_some_and(|at| at <= now);
+        if is_due {
+            (self.last_asked, self.current.is_asked) = (Some(now), true);
         }
-        self.current.last_told = Some(self.current.cause.clone());
-        Verdict::Report(now.saturating_duration_since(self.last_data))
+        is_due
     }
 
-    /// What is known of the cause of the silence that lasts.
-    pub fn cause(&self) -> &Cause {
-        &self.current.cause
+    /// Whether it is time to look at the local address.
+    pub fn must_look(&mut self, now: Instant, last_data: Instant) -> bool {
+        let is_due = self.look_at(last_data) <= now;
+        if is_due {
+            self.current.last_look = Some(now);
+        }
+        is_due
     }
 
-    /// What became of `START`.
-    pub fn start(&self) -> Start {
-        self.start
+    /// Takes what a look has found. Returns whether the address is gone for good.
+    pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
+        let since = *self.current.lost_since.get_or_insert(now);
+        self.current.lost_since = is_lost.then_some(since);
+        is_lost && now >= since + LOOK_INTERVAL
     }
 
-    /// When the last data came, or `START` was sent.
-    pub fn last_data(&self) -> Instant {
-        self.last_data
+    /// Whether this explanation is to be reported; not twice in a row in one silence.
+    pub fn tells(&mut self, explanation: &str) -> bool {
+        let is_new = self.current.told.as_deref() != Some(explanation);
+        if is_new {
+            self.current.told = Some(explanation.to_owned());
+        }
+        is_new
     }
-}
 
-impl Cause {
-    /// Whether a user who wants to see only warnings must see it.
-    pub fn is_warning(&self) -> bool {
-        match self {
-            Cause::Unknown => false,
-            Cause::NoReply(_) | Cause::Refused(_) => true,
-            Cause::Status(status) => status.bus_off || status.error_warning || status.overrun,
+    /// What comes first of asking and looking.
+    fn observed_after(&self) -> Duration {
+        self.after.map_or(self.look_after, |after| after.min(self.look_after))
+    }
+
+    fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
+        let due = last_data + self.after?;
+        match self.last_asked {
+            Some(last) if self.current.is_asked => must_ask_again.then_some(last + MIN_QUERY_INTERVAL),
+            // A bus with a frame every few seconds is not asked about in every pause.
+            Some(last) => Some(due.max((last + 2 * MIN_QUERY_INTERVAL).min(due + MIN_QUERY_INTERVAL))),
+            None => Some(due),
         }
     }
 
-    /// Whether the gateway has answered.
-    pub fn is_answer(&self) -> bool {
-        matches!(self, Cause::Refused(_) | Cause::Status(_))
+    fn look_at(&self, last_data: Instant) -> Instant {
+        self.current.last_look.map_or(last_data + self.look_after, |last| last + LOOK_INTERVAL)
     }
 }
 

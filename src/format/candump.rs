@@ -13,7 +13,7 @@ pub fn write_candump(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     out.push(b'.');
     push_decimal(out, u64::from(received.subsec_micros()), 6);
     out.extend_from_slice(b") can");
-    out.push(b'0' + frame.channel());
+    out.push(frame.channel().digit());
     out.push(b' ');
     push_id(out, frame.id());
     out.push(b'#');

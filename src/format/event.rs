@@ -1,22 +1,30 @@
 //! A controller event, parsed from an `E` line.
 
-use crate::gateway::command::CHANNELS;
+use crate::gateway::command::Channel;
 use crate::text::tokens;
 
-/// `E 1 BUSOFF`.
+/// `E 1 BUSOFF`: a controller reports a change of its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ControllerEvent<'a> {
-    pub channel: u8,
+pub struct ControllerEvent<'a> {
+    /// The CAN port.
+    pub channel: Channel,
+    /// What has changed.
     pub change: StateChange,
-    /// What follows the channel.
+    /// What follows the channel in the line.
     pub text: &'a [u8],
 }
 
+/// What a [`ControllerEvent`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum StateChange {
+#[non_exhaustive]
+pub enum StateChange {
+    /// `BUSOFF`: the controller has left the bus.
     BusOff,
+    /// `ERRORWARNING SET`: its error counters have reached the warning level.
     ErrorWarningSet,
+    /// `ERRORWARNING RESET`: they are below it again.
     ErrorWarningReset,
+    /// Anything else.
     Other,
 }
 
@@ -24,8 +32,7 @@ impl ControllerEvent<'_> {
     /// Parses a line that begins with `E`; `None` if no channel and text follow.
     pub fn parse(line: &[u8]) -> Option<ControllerEvent<'_>> {
         let mut tokens = tokens(line).skip(1);
-        let &[digit] = tokens.next()? else { return None };
-        let channel = digit.checked_sub(b'0').filter(|channel| CHANNELS.contains(channel))?;
+        let channel = Channel::from_digit(tokens.next()?)?;
         let is = |expected: &[&str]| {
             let mut tokens = tokens.clone();
             expected.iter().all(|text| tokens.next().is_some_and(|token| token.eq_ignore_ascii_case(text.as_bytes())))
@@ -40,7 +47,7 @@ impl ControllerEvent<'_> {
         } else {
             StateChange::Other
         };
-        let after_channel = line.iter().position(|&byte| byte == digit)? + 1;
+        let after_channel = line.iter().position(|&byte| byte == channel.digit())? + 1;
         let text = line[after_channel..].trim_ascii();
         (!text.is_empty()).then_some(ControllerEvent { channel, change, text })
     }

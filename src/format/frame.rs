@@ -12,16 +12,16 @@
 
 use std::fmt;
 
-use crate::gateway::command::{CHANNELS, EXTENDED_ID_MAX, STANDARD_ID_MAX};
+use crate::gateway::command::{Channel, EXTENDED_ID_MAX, STANDARD_ID_MAX};
 use crate::text::{hex_digit, parse_hex, tokens};
 
 /// The largest payload, that of CAN FD, in bytes.
 pub const DATA_MAX: usize = 64;
 
 /// One CAN frame, as it was on the bus.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Frame {
-    channel: u8,
+    channel: Channel,
     id: Id,
     kind: FrameKind,
     length: u8,
@@ -29,7 +29,7 @@ pub struct Frame {
 }
 
 /// A frame's identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Id {
     /// 11 bits, 0 to 0x7FF.
     Standard(u32),
@@ -37,8 +37,18 @@ pub enum Id {
     Extended(u32),
 }
 
+/// 3 hexadecimal digits for 11 bits, 8 for 29.
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Id::Standard(number) => write!(f, "{number:03X}"),
+            Id::Extended(number) => write!(f, "{number:08X}"),
+        }
+    }
+}
+
 /// The frame format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// A classic data frame, 0 to 8 bytes.
     Classic,
@@ -71,13 +81,7 @@ impl Frame {
         if !tokens.next().is_some_and(|token| token.eq_ignore_ascii_case(b"M")) {
             return Err(ParseFrameError::NotAFrame);
         }
-        let channel = match tokens.next() {
-            Some([digit @ b'0'..=b'9']) => digit - b'0',
-            _ => return Err(ParseFrameError::Channel),
-        };
-        if !CHANNELS.contains(&channel) {
-            return Err(ParseFrameError::Channel);
-        }
+        let channel = tokens.next().and_then(Channel::from_digit).ok_or(ParseFrameError::Channel)?;
         let &[protocol, format, purpose] = tokens.next().unwrap_or_default() else {
             return Err(ParseFrameError::Format);
         };
@@ -115,8 +119,8 @@ impl Frame {
         }
     }
 
-    /// The gateway's CAN port that the frame was received on, 1 to 4.
-    pub fn channel(&self) -> u8 {
+    /// The gateway's CAN port that the frame was received on.
+    pub fn channel(&self) -> Channel {
         self.channel
     }
 
@@ -141,15 +145,27 @@ impl Frame {
     }
 }
 
+/// The line of the protocol, without its end.
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (protocol, purpose) = match self.kind {
+            FrameKind::Classic => ('C', 'D'),
+            FrameKind::Remote => ('C', 'R'),
+            FrameKind::Fd { bit_rate_switch: true } => ('F', 'D'),
+            FrameKind::Fd { bit_rate_switch: false } => ('N', 'D'),
+        };
+        let format = if let Id::Standard(_) = self.id { 'S' } else { 'E' };
+        write!(f, "M {} {protocol}{format}{purpose} {}", self.channel, self.id)?;
+        if self.kind == FrameKind::Remote {
+            return write!(f, " dlc={:02}", self.length);
+        }
+        self.data().iter().try_for_each(|byte| write!(f, " {byte:02X}"))
+    }
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame")
-            .field("channel", &self.channel)
-            .field("id", &self.id)
-            .field("kind", &self.kind)
-            .field("length", &self.length)
-            .field("data", &self.data())
-            .finish()
+        write!(f, "Frame({self})")
     }
 }
 

@@ -43,7 +43,7 @@ impl InfluxWriter {
     pub fn write(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
         self.advance(received);
         out.extend_from_slice(b"can,channel=");
-        out.push(b'0' + frame.channel());
+        out.push(frame.channel().digit());
         out.extend_from_slice(&self.device);
         out.extend_from_slice(b",id=");
         push_id(out, frame.id());
@@ -72,11 +72,12 @@ impl InfluxWriter {
         push_decimal(out, self.last, 1);
         out.push(b'\n');
     }
+
     /// Appends a controller event as a point of the measurement `can_event`: tags `channel` and `device`, field `text`.
     pub(super) fn write_event(&mut self, event: &ControllerEvent, received: Duration, out: &mut Vec<u8>) {
         self.advance(received);
         out.extend_from_slice(b"can_event,channel=");
-        out.push(b'0' + event.channel);
+        out.push(event.channel.digit());
         out.extend_from_slice(&self.device);
         out.extend_from_slice(b" text=\"");
         let mut text = Vec::new();

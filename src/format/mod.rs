@@ -25,7 +25,7 @@
 //! ```
 
 mod candump;
-pub(crate) mod event;
+pub mod event;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -152,6 +152,7 @@ impl Encoder {
             Encoder::Pcap => write_pcap_record(frame, received, out),
         }
     }
+
     /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
     fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
         let Some(event) = ControllerEvent::parse(line) else { return };
@@ -161,6 +162,11 @@ impl Encoder {
             Encoder::Pcap => pcap::write_error_record(&event, received, out),
         }
     }
+}
+
+/// The well-formed frames of a datagram, of every CAN port.
+pub fn frames(datagram: &[u8]) -> impl Iterator<Item = Frame> {
+    lines(datagram).filter_map(|line| Frame::parse(line).ok())
 }
 
 /// 3 digits for an 11-bit identifier, 8 for a 29-bit one.

@@ -1,18 +1,9 @@
-//! Commands to the gateway, and what they are made of.
+//! Commands to the gateway, and what they are made of. Every value here is one that the protocol has.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::text::parse_hex;
-
-/// The bit rates that the gateway knows, in kbit/s (vendor's software design guide, command `INIT`).
-pub const BIT_RATES: [u16; 10] = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000];
-
-/// The bit rates of the data phase of CAN FD that the gateway knows, in kbit/s (HMS-jost/pycan, `ascii_can.py`).
-pub const DATA_BIT_RATES: [u16; 6] = [500, 1000, 2000, 4000, 5000, 8000];
-
-/// The channels (CAN port numbers) that a gateway can have: the NT models have up to 4, CAN@net Basic has number 1.
-pub const CHANNELS: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// The largest 11-bit identifier.
 pub const STANDARD_ID_MAX: u32 = 0x7FF;
@@ -20,51 +11,135 @@ pub const STANDARD_ID_MAX: u32 = 0x7FF;
 /// The largest 29-bit identifier.
 pub const EXTENDED_ID_MAX: u32 = 0x1FFF_FFFF;
 
-/// Bit rate of the bus in kbit/s, one of [`BIT_RATES`].
+/// A value that the protocol does not have. Its text says which ones it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BitRate(u16);
+#[non_exhaustive]
+pub enum ValueError {
+    /// No [`Channel`].
+    Channel,
+    /// No [`BitRate`].
+    BitRate,
+    /// No [`DataBitRate`].
+    DataBitRate,
+    /// Not the text of a [`Filter`].
+    Filter,
+    /// Identifier or mask of a [`Filter`] exceed 11 bits.
+    StandardFilter,
+    /// Identifier or mask of a [`Filter`] exceed 29 bits.
+    ExtendedFilter,
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |rates: &[u16]| rates.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+        match self {
+            ValueError::Channel => write!(f, "give a number from {} to {}", Channel::DEFAULT, Channel::MAX),
+            ValueError::BitRate => write!(f, "the gateway knows these bit rates, in kbit/s: {}", list(&BitRate::ALL)),
+            ValueError::DataBitRate => {
+                write!(f, "the gateway knows these data bit rates, in kbit/s: {}", list(&DataBitRate::ALL))
+            }
+            ValueError::Filter => {
+                f.write_str("write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF")
+            }
+            ValueError::StandardFilter => {
+                write!(f, "identifier and mask of a STD filter have 11 bits: at most {STANDARD_ID_MAX:X}")
+            }
+            ValueError::ExtendedFilter => {
+                write!(f, "identifier and mask of an EXT filter have 29 bits: at most {EXTENDED_ID_MAX:X}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+/// A number of the protocol: made by `TryFrom` and `FromStr`, which check it, and read by `From` and `Display`.
+macro_rules! checked_number {
+    ($(#[$doc:meta])* $name:ident($number:ty), $values:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name($number);
+
+        impl TryFrom<$number> for $name {
+            type Error = ValueError;
+
+            fn try_from(number: $number) -> Result<Self, ValueError> {
+                $values.contains(&number).then_some($name(number)).ok_or(ValueError::$name)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ValueError;
+
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                // The parser of numbers accepts a sign and leading zeros.
+                let number: $number = text.parse().map_err(|_| ValueError::$name)?;
+                if number.to_string() == text { $name::try_from(number) } else { Err(ValueError::$name) }
+            }
+        }
+
+        impl From<$name> for $number {
+            fn from(value: $name) -> $number {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+checked_number! {
+    /// The number of a gateway's CAN port, 1 to 4: the NT models have up to 4, CAN@net Basic has number 1.
+    Channel(u8), (1..=Channel::MAX)
+}
+
+checked_number! {
+    /// Bit rate of the bus in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800 or 1000 (vendor's software design guide,
+    /// command `INIT`).
+    BitRate(u16), BitRate::ALL
+}
+
+checked_number! {
+    /// Bit rate of the data phase of CAN FD in kbit/s: 500, 1000, 2000, 4000, 5000 or 8000 (HMS-jost/pycan, `ascii_can.py`).
+    DataBitRate(u16), DataBitRate::ALL
+}
+
+impl Channel {
+    /// Channel 1, which every gateway has.
+    pub const DEFAULT: Channel = Channel(1);
+    /// The largest number, 4.
+    pub const MAX: u8 = 4;
+
+    /// Reads the one digit of the protocol.
+    pub(crate) fn from_digit(token: &[u8]) -> Option<Channel> {
+        let &[digit] = token else { return None };
+        Channel::try_from(digit.checked_sub(b'0')?).ok()
+    }
+
+    pub(crate) fn digit(self) -> u8 {
+        b'0' + self.0
+    }
+}
 
 impl BitRate {
     /// 250 kbit/s, the default of the programs.
     pub const DEFAULT: BitRate = BitRate(250);
+    /// All of them, in kbit/s.
+    pub const ALL: [u16; 10] = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000];
 }
 
-impl fmt::Display for BitRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for BitRate {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = BIT_RATES.into_iter().find(|rate| rate.to_string() == text);
-        known.map(BitRate).ok_or("the gateway knows these bit rates, in kbit/s: 5 10 20 50 100 125 250 500 800 1000")
-    }
-}
-
-/// Bit rate of the data phase of CAN FD in kbit/s, one of [`DATA_BIT_RATES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataBitRate(u16);
-
-impl fmt::Display for DataBitRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for DataBitRate {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = DATA_BIT_RATES.into_iter().find(|rate| rate.to_string() == text);
-        known.map(DataBitRate).ok_or("the gateway knows these data bit rates, in kbit/s: 500 1000 2000 4000 5000 8000")
-    }
+impl DataBitRate {
+    /// All of them, in kbit/s.
+    pub const ALL: [u16; 6] = [500, 1000, 2000, 4000, 5000, 8000];
 }
 
 /// How a controller is initialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Init {
     /// Bit rate of the bus; with CAN FD, that of the arbitration phase.
     pub bit_rate: BitRate,
@@ -75,8 +150,10 @@ pub struct Init {
 }
 
 impl Init {
-    /// 250 kbit/s, classic CAN, a controller that takes part in the bus.
-    pub const DEFAULT: Init = Init { bit_rate: BitRate::DEFAULT, data_bit_rate: None, listen_only: false };
+    /// Classic CAN at this bit rate, with a controller that takes part in the bus.
+    pub fn new(bit_rate: BitRate) -> Init {
+        Init { bit_rate, data_bit_rate: None, listen_only: false }
+    }
 }
 
 /// As in the command: the short form (`STD 250`) where that is enough, or the long form that the vendor's own driver
@@ -94,93 +171,110 @@ impl fmt::Display for Init {
 
 /// One entry of the gateway's acceptance filter: a frame passes if its identifier equals `id` in every bit that is
 /// set in `mask`. A mask of 0 lets every identifier of that length pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// For frames with an 11-bit identifier.
-    Standard {
-        /// 0 to [`STANDARD_ID_MAX`].
-        id: u32,
-        /// 0 to [`STANDARD_ID_MAX`].
-        mask: u32,
-    },
-    /// For frames with a 29-bit identifier.
-    Extended {
-        /// 0 to [`EXTENDED_ID_MAX`].
-        id: u32,
-        /// 0 to [`EXTENDED_ID_MAX`].
-        mask: u32,
-    },
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Filter {
+    extended: bool,
+    id: u32,
+    mask: u32,
 }
 
 impl Filter {
     /// Lets every 11-bit identifier pass.
-    pub const ALL_STANDARD: Filter = Filter::Standard { id: 0, mask: 0 };
+    pub const ALL_STANDARD: Filter = Filter { extended: false, id: 0, mask: 0 };
+    /// Lets every 29-bit identifier pass.
+    pub const ALL_EXTENDED: Filter = Filter { extended: true, id: 0, mask: 0 };
+
+    /// For frames with an 11-bit identifier.
+    ///
+    /// # Errors
+    ///
+    /// `id` or `mask` exceeds [`STANDARD_ID_MAX`], `0x7FF`.
+    pub fn standard(id: u32, mask: u32) -> Result<Filter, ValueError> {
+        if id.max(mask) > STANDARD_ID_MAX {
+            return Err(ValueError::StandardFilter);
+        }
+        Ok(Filter { extended: false, id, mask })
+    }
+
+    /// For frames with a 29-bit identifier.
+    ///
+    /// # Errors
+    ///
+    /// `id` or `mask` exceeds [`EXTENDED_ID_MAX`], `0x1FFFFFFF`.
+    pub fn extended(id: u32, mask: u32) -> Result<Filter, ValueError> {
+        if id.max(mask) > EXTENDED_ID_MAX {
+            return Err(ValueError::ExtendedFilter);
+        }
+        Ok(Filter { extended: true, id, mask })
+    }
+
+    /// Whether it is for 29-bit identifiers.
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether every identifier of its length passes.
+    pub fn passes_all(&self) -> bool {
+        self.mask == 0
+    }
 }
 
 /// As in the command: `STD 000 000`, `EXT 0 0`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Filter::Standard { id, mask } => write!(f, "STD {id:03X} {mask:03X}"),
-            Filter::Extended { id, mask } => write!(f, "EXT {id:X} {mask:X}"),
-        }
+        let Filter { extended, id, mask } = self;
+        if *extended { write!(f, "EXT {id:X} {mask:X}") } else { write!(f, "STD {id:03X} {mask:03X}") }
     }
 }
 
-/// Reads `STD:ID:MASK` or `EXT:ID:MASK`, identifier and mask in hexadecimal, with or without `0x`.
+/// Reads `STD:ID:MASK` or `EXT:ID:MASK`, or the same with spaces as in the command; identifier and mask in hexadecimal, with
+/// or without `0x`.
 impl FromStr for Filter {
-    type Err = &'static str;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const USAGE: &str = "write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF";
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         let number = |text: &str| {
             let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
-            parse_hex(digits.as_bytes()).ok_or(USAGE)
+            parse_hex(digits.as_bytes()).ok_or(ValueError::Filter)
         };
-        let parts: Vec<&str> = text.split(':').collect();
-        let [kind, id, mask] = parts[..] else { return Err(USAGE) };
+        let parts: Vec<&str> = text.split([':', ' ']).collect();
+        let [kind, id, mask] = parts[..] else { return Err(ValueError::Filter) };
         let (id, mask) = (number(id)?, number(mask)?);
         match kind.to_ascii_uppercase().as_str() {
-            "STD" if id.max(mask) <= STANDARD_ID_MAX => Ok(Filter::Standard { id, mask }),
-            "STD" => Err("identifier and mask of a STD filter have 11 bits: at most 7FF"),
-            "EXT" if id.max(mask) <= EXTENDED_ID_MAX => Ok(Filter::Extended { id, mask }),
-            "EXT" => Err("identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF"),
-            _ => Err(USAGE),
+            "STD" => Filter::standard(id, mask),
+            "EXT" => Filter::extended(id, mask),
+            _ => Err(ValueError::Filter),
         }
     }
 }
 
-/// A command to the gateway. `channel` is the number of the gateway's CAN port, one of [`CHANNELS`].
+/// A command to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants' documentation names their fields")]
-pub enum Command {
-    /// Initialise the channel's controller. A running controller may refuse it.
-    Init { channel: u8, init: Init },
+pub struct Command {
+    /// The CAN port that it is for.
+    pub channel: Channel,
+    /// What is to be done.
+    pub verb: Verb,
+}
+
+/// What a [`Command`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Initialise the controller. A running one may refuse it.
+    Init(Init),
     /// Empty the acceptance filter.
-    FilterClear { channel: u8 },
+    FilterClear,
     /// Add one entry to the acceptance filter.
-    FilterAdd { channel: u8, filter: Filter },
+    FilterAdd(Filter),
     /// Start the controller: the gateway streams to the sender of this command.
-    Start { channel: u8 },
+    Start,
     /// Stop the controller.
-    Stop { channel: u8 },
+    Stop,
     /// Ask for the controller's state; works while it is stopped and while it runs (guide, 1.5 and 4.3.5).
-    Status { channel: u8 },
+    Status,
 }
 
 impl Command {
-    /// The channel that the command is for.
-    pub fn channel(&self) -> u8 {
-        match *self {
-            Command::Init { channel, .. }
-            | Command::FilterClear { channel }
-            | Command::FilterAdd { channel, .. }
-            | Command::Start { channel }
-            | Command::Stop { channel }
-            | Command::Status { channel } => channel,
-        }
-    }
-
     /// The datagram that carries the command: its line and the `\n` that ends it.
     pub fn datagram(&self) -> Vec<u8> {
         format!("{self}\n").into_bytes()
@@ -190,13 +284,20 @@ impl Command {
 /// The command's line without its end.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CAN {} {}", self.channel, self.verb)
+    }
+}
+
+/// The command's line after the channel.
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Command::Init { channel, init } => write!(f, "CAN {channel} INIT {init}"),
-            Command::FilterClear { channel } => write!(f, "CAN {channel} FILTER CLEAR"),
-            Command::FilterAdd { channel, filter } => write!(f, "CAN {channel} FILTER ADD {filter}"),
-            Command::Start { channel } => write!(f, "CAN {channel} START"),
-            Command::Stop { channel } => write!(f, "CAN {channel} STOP"),
-            Command::Status { channel } => write!(f, "CAN {channel} STATUS"),
+            Verb::Init(init) => write!(f, "INIT {init}"),
+            Verb::FilterClear => f.write_str("FILTER CLEAR"),
+            Verb::FilterAdd(filter) => write!(f, "FILTER ADD {filter}"),
+            Verb::Start => f.write_str("START"),
+            Verb::Stop => f.write_str("STOP"),
+            Verb::Status => f.write_str("STATUS"),
         }
     }
 }

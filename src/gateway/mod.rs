@@ -1,6 +1,6 @@
 //! Talks to the gateway.
 //!
-//! [`Connection`] is what a program uses. Under it, [`handshake`] decides which command follows which answer; it has no
+//! [`Connection`] is what a program uses. Under it, [`sequencer`] decides which command follows which answer; it has no
 //! socket and no clock, so it serves other kinds of input and output as well. [`command`] and [`reply`] are the protocol.
 //!
 //! The gateway speaks the ASCII protocol of HMS Ixxat's CAN@net family ("Generic Protocol for Gateway Mode", software
@@ -14,17 +14,17 @@
 
 pub mod command;
 mod connection;
-mod driver;
-pub(crate) mod drops;
-pub mod handshake;
+mod drops;
 mod moderation;
 pub mod reply;
+pub mod sequencer;
 pub(crate) mod socket;
 mod transaction;
+pub(crate) mod transport;
 
-pub use command::{BitRate, CHANNELS, Command, DataBitRate, Filter, Init};
-pub use connection::{Connection, StartStopError, Waker};
-pub use driver::Event;
-pub use handshake::{Failure, Setup, Takeover};
+pub use command::{BitRate, Channel, Command, DataBitRate, Filter, Init, ValueError, Verb};
+pub use connection::{CommandError, Connection, Event, Waker};
+pub use drops::Drops;
+pub use sequencer::{Busy, Cause, Failure, Setup, Takeover};
 pub use socket::{NetworkError, OpenError};
 pub use transaction::{Answer, Outcome, RetryConfig, SETTLE};

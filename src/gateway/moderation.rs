@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 /// The shortest rest. Below this a timer costs more than it saves.
 const MIN_REST: Duration = Duration::from_micros(250);
 
-/// The longest rest: how late a datagram is read at most, and how late a waker is noticed.
-const MAX_REST: Duration = Duration::from_millis(4);
-
 /// How many datagrams a rest aims at. More would save little.
 const MAX_AIM: usize = 128;
 
@@ -54,10 +51,11 @@ enum Mode {
 }
 
 impl Moderation {
-    /// `receive_buffer` is the size of the socket's receive buffer in bytes, as the kernel counts it.
-    pub fn new(receive_buffer: usize) -> Moderation {
+    /// `receive_buffer` is the size of the socket's receive buffer in bytes, as the kernel counts it. A datagram is read
+    /// `max_rest` late at most.
+    pub fn new(receive_buffer: usize, max_rest: Duration) -> Moderation {
         let lasts = Duration::from_micros(receive_buffer as u64 * 1_000_000 / MAX_FILL_RATE);
-        let max_rest = lasts.clamp(MIN_REST, MAX_REST);
+        let max_rest = lasts.min(max_rest).max(MIN_REST);
         let aim = (receive_buffer / AIM_SIZE).clamp(1, MAX_AIM);
         Moderation { max_rest, aim, last_read: None, began: None, mode: Mode::Blocking { frequent: 0, datagrams: 0 } }
     }

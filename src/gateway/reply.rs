@@ -1,5 +1,6 @@
 //! Lines from the gateway.
 
+use super::command::Channel;
 use crate::text::tokens;
 
 /// What a line from the gateway is, by its first tokens. Borrows the whole line.
@@ -30,8 +31,8 @@ pub enum Reply<'a> {
 /// at the end are read and not kept: who only listens sends no frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The channel, one of [`CHANNELS`](super::CHANNELS).
-    pub channel: u8,
+    /// The CAN port.
+    pub channel: Channel,
     /// `B`: the controller is bus off.
     pub bus_off: bool,
     /// `E`: its error counters have reached the warning level.
@@ -46,7 +47,7 @@ impl Status {
     /// Reads the tokens after `R`: `CAN`, the channel, the five flags in their places, a number.
     fn parse<'a>(mut tokens: impl Iterator<Item = &'a [u8]>) -> Option<Status> {
         let is_can = tokens.next()?.eq_ignore_ascii_case(b"CAN");
-        let &[digit @ b'1'..=b'4'] = tokens.next()? else { return None };
+        let channel = Channel::from_digit(tokens.next()?)?;
         let flags: &[u8; 5] = tokens.next()?.try_into().ok()?;
         let buffers = tokens.next()?;
         let flag = |place: usize, letter: u8| match flags[place].to_ascii_uppercase() {
@@ -54,7 +55,7 @@ impl Status {
             other => (other == letter).then_some(true),
         };
         let status = Status {
-            channel: digit - b'0',
+            channel,
             bus_off: flag(0, b'B')?,
             error_warning: flag(1, b'E')?,
             overrun: flag(2, b'O')?,
@@ -117,13 +118,16 @@ pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     })
 }
 
-/// Whether all lines of a datagram begin with `R`, well formed or not: the gateway speaks of commands, and nothing comes
-/// from the bus. Of a frame that is seen at its first byte, so a stream of frames is not looked into.
-pub(crate) fn has_only_replies(datagram: &[u8]) -> bool {
-    let mut lines = lines(datagram).peekable();
-    !matches!(datagram.first(), Some(b'M' | b'm'))
-        && lines.peek().is_some()
-        && lines.all(|line| tokens(line).next().is_some_and(|first| first.eq_ignore_ascii_case(b"R")))
+/// Whether a datagram holds an `M` line of this CAN port, well formed or not: data. Of a stream of frames it is seen at the
+/// first bytes.
+pub(crate) fn has_frame(datagram: &[u8], channel: Channel) -> bool {
+    matches!(datagram, [b'M', b' ', digit, b' ', ..] if *digit == channel.digit())
+        || lines(datagram).any(|line| matches!(Line::classify(line), Line::Frame(_)) && is_of(line, channel))
+}
+
+/// Whether a line's second token is this CAN port.
+pub(crate) fn is_of(line: &[u8], channel: Channel) -> bool {
+    tokens(line).nth(1) == Some(&[channel.digit()])
 }
 
 #[cfg(test)]

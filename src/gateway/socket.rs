@@ -2,7 +2,7 @@
 //!
 //! The socket of a session is bound without a reuse option, so that a second listener is told that the port is in use
 //! instead of taking half of the stream. Then it is connected, so that the kernel drops the datagrams of every other sender
-//! and reports a closed port; what was queued in between is discarded.
+//! and reports a closed port. What was queued in between is read before the first command is sent, and answers nothing.
 //!
 //! While no command is in flight, `SO_REUSEPORT` is on. A socket of the same user that sets it before it binds the wildcard
 //! address can then share the port; since it stays unconnected, Linux (6.1, 6.18) delivers every datagram of the gateway to
@@ -11,8 +11,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -32,27 +31,40 @@ pub enum OpenError {
     Bind(SocketAddr, io::Error),
     /// There is no way to the gateway.
     Connect(SocketAddr, io::Error),
+    /// One address is of IPv4, the other of IPv6.
+    Family {
+        /// The local address.
+        local: SocketAddr,
+        /// The gateway.
+        gateway: SocketAddr,
+    },
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Create(_) => write!(f, "cannot create a UDP socket"),
-            OpenError::Bind(local, _) => write!(f, "cannot bind {local}"),
-            OpenError::Connect(gateway, _) => write!(f, "cannot reach {gateway}"),
+            OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
+            OpenError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
+            OpenError::Connect(gateway, error) => write!(f, "cannot reach {gateway}: {error}"),
+            OpenError::Family { local, gateway } => {
+                write!(f, "cannot reach {gateway} from {local}: one is an IPv4 and the other an IPv6 address")
+            }
         }
     }
 }
 
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let (OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error)) = self;
-        Some(error)
+        match self {
+            OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error) => Some(error),
+            OpenError::Family { .. } => None,
+        }
     }
 }
 
 /// An error of the network. The same error means different things when a datagram is sent and when one is awaited.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum NetworkError {
     /// A command could not be sent: a decision of this machine (its routes, its firewall).
     Send(io::Error),
@@ -89,20 +101,17 @@ impl std::error::Error for NetworkError {
     }
 }
 
-/// Opens the socket of a session: its port is its own, it is connected to the gateway, has a large receive buffer, and
-/// holds nothing of another sender.
+/// Opens the socket of a session: its port is its own, it is connected to the gateway and has a large receive buffer.
 ///
 /// # Errors
 ///
 /// [`OpenError`], at the step that failed.
 pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
-    let socket = create(gateway)?;
+    let socket = create(local, gateway)?;
     raise_receive_buffer(&socket);
     bind(&socket, local)?;
     socket.connect(&gateway.into()).map_err(|error| OpenError::Connect(gateway, error))?;
-    let socket = UdpSocket::from(socket);
-    discard_queued(&socket).map_err(OpenError::Create)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// Opens an unconnected socket that only sends. On the wildcard address it shares its port with a session of the same
@@ -112,21 +121,12 @@ pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, 
 ///
 /// [`OpenError`], at the step that failed.
 pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
-    let socket = create(gateway)?;
+    let socket = create(local, gateway)?;
     if local.ip().is_unspecified() {
         socket.set_reuse_port(true).map_err(OpenError::Create)?;
     }
     bind(&socket, local)?;
     Ok(socket.into())
-}
-
-/// Lets a `can-stop` of the same user share the port of a socket from [`open`], or no longer.
-///
-/// # Errors
-///
-/// The system's, where it does not know `SO_REUSEPORT`.
-pub(crate) fn set_port_sharing(socket: &UdpSocket, on: bool) -> io::Result<()> {
-    SockRef::from(socket).set_reuse_port(on)
 }
 
 /// The receive buffer that the kernel granted, in bytes as asked for (Linux reports twice that).
@@ -143,26 +143,33 @@ pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
 /// # Errors
 ///
 /// The system's: it has no such address, or no route.
-pub(crate) fn source_address(local: IpAddr, gateway: SocketAddr) -> io::Result<IpAddr> {
-    let socket = UdpSocket::bind(SocketAddr::new(local, 0))?;
+pub(crate) fn source_address(mut local: SocketAddr, gateway: SocketAddr) -> io::Result<IpAddr> {
+    local.set_port(0);
+    let socket = UdpSocket::bind(local)?;
     socket.connect(gateway)?;
     Ok(socket.local_addr()?.ip())
 }
 
-/// Whether this machine no longer has `address`, and would speak to the gateway from another one. One sign alone does not
-/// show that: an IPv6 link that is down, or still checks for duplicates, cannot be bound either.
-pub(crate) fn address_is_lost(address: IpAddr, gateway: SocketAddr) -> bool {
-    let bound = UdpSocket::bind(SocketAddr::new(address, 0));
-    let is_gone = bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
-    let any = if gateway.is_ipv4() {
-        IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)
-    } else {
-        IpAddr::from(std::net::Ipv6Addr::UNSPECIFIED)
-    };
-    is_gone && source_address(any, gateway).is_ok_and(|source| source != address)
+/// Whether this machine no longer has the address of `local`, and would speak to the gateway from another one. One sign
+/// alone does not show that: an IPv6 link that is down, or still checks for duplicates, cannot be bound either.
+pub(crate) fn address_is_lost(mut local: SocketAddr, gateway: SocketAddr) -> bool {
+    local.set_port(0);
+    let is_gone = UdpSocket::bind(local).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+    is_gone && source_address(wildcard(gateway, 0), gateway).is_ok_and(|source| source != local.ip())
 }
 
-fn create(gateway: SocketAddr) -> Result<Socket, OpenError> {
+/// The address that stands for all local ones of the gateway's family.
+pub(crate) fn wildcard(gateway: SocketAddr, port: u16) -> SocketAddr {
+    match gateway {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
+}
+
+fn create(local: SocketAddr, gateway: SocketAddr) -> Result<Socket, OpenError> {
+    if local.is_ipv4() != gateway.is_ipv4() {
+        return Err(OpenError::Family { local, gateway });
+    }
     let socket =
         Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(OpenError::Create)?;
     if gateway.is_ipv6() {
@@ -189,19 +196,4 @@ fn raise_receive_buffer(socket: &Socket) {
 
 fn bind(socket: &Socket, local: SocketAddr) -> Result<(), OpenError> {
     socket.bind(&local.into()).map_err(|error| OpenError::Bind(local, error))
-}
-
-/// Discards what arrived before the socket was connected. A tenth of a second is enough to read a full buffer, so a gateway
-/// that streams without a pause cannot delay the start for longer.
-fn discard_queued(socket: &UdpSocket) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let began = Instant::now();
-    let mut byte = [0];
-    while began.elapsed() < Duration::from_millis(100) {
-        match socket.recv(&mut byte) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            _ => {}
-        }
-    }
-    socket.set_nonblocking(false)
 }

@@ -1,5 +1,5 @@
 //! One command and its answer: sent, repeated while nothing answers it, and over when the line has settled. Which
-//! command follows is decided in [`handshake`](super::handshake). No socket, no clock, no thread.
+//! command follows is decided in [`sequencer`](super::sequencer). No socket, no clock, no thread.
 //!
 //! # Assumptions about the network
 //!
@@ -20,23 +20,30 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::command::Command;
+use super::command::{Command, Verb};
 use super::reply::{Line, Reply, Status};
 use crate::text::escape_truncated;
 
 /// How long the line settles after a reply.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
-/// When a command is sent again, and how many times.
+/// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts:
+/// the answer to the last transmission is awaited for as long as one can come.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RetryConfig {
-    /// How long to wait for a reply before the command is sent again; more than a day counts as a day.
+    /// How long to wait for a reply before the command is sent again: 1 ms to a day; what is outside counts as the limit.
     pub timeout: Duration,
     /// Maximum transmissions of a command; 0 counts as 1. `START` is transmitted once.
     pub attempts: u32,
 }
 
 impl RetryConfig {
+    /// At most `attempts` transmissions, `timeout` apart.
+    pub fn new(timeout: Duration, attempts: u32) -> RetryConfig {
+        RetryConfig { timeout, attempts }
+    }
+
     /// How long the line settles before a handshake: a quarter of the timeout, at most 2 s.
     pub fn initial_quiet(&self) -> Duration {
         (self.timeout / 4).min(Duration::from_secs(2))
@@ -50,7 +57,7 @@ impl RetryConfig {
     /// The same within the ranges that the state machine can count with.
     fn clamped(self) -> RetryConfig {
         const DAY: Duration = Duration::from_secs(86_400);
-        RetryConfig { timeout: self.timeout.min(DAY), attempts: self.attempts.max(1) }
+        RetryConfig { timeout: self.timeout.clamp(Duration::from_millis(1), DAY), attempts: self.attempts.max(1) }
     }
 }
 
@@ -86,6 +93,8 @@ pub enum Outcome {
 pub(crate) enum Next {
     /// The line has settled: the next command may [begin](Transaction::begin).
     Free,
+    /// Read everything that has arrived, then poll again: it cannot answer the command that is sent next.
+    ReadQueued,
     /// Send this command as this attempt, then call [`Transaction::on_sent`].
     Send(Command, u32),
     /// Nothing to do before this time, unless a line arrives.
@@ -103,10 +112,21 @@ pub(crate) struct Transaction {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// Nothing is in flight. Until `until`, copies of earlier commands may be carried out and answered.
-    Quiet { until: Instant },
-    /// Sent and not answered. An attempt that failed locally is no transmission.
-    Awaiting { command: Command, attempts: u32, transmissions: u32, sent_at: Instant, instead: Option<String> },
+    /// Nothing is in flight. Until `until`, copies of earlier commands may be carried out and answered, of one that was given
+    /// up too.
+    Quiet { until: Instant, given_up: Option<Command> },
+    /// Begun and not answered. An attempt that failed locally is no transmission.
+    Awaiting {
+        command: Command,
+        max_transmissions: u32,
+        /// Whether everything was read that came before the first transmission.
+        queue_was_read: bool,
+        attempts: u32,
+        transmissions: u32,
+        next_attempt_at: Instant,
+        replies_until: Instant,
+        instead: Option<String>,
+    },
     /// Answered. A better answer is taken until `until`; after `replies_until` no more replies can come.
     Settling { command: Command, transmissions: u32, answer: Answer, until: Instant, replies_until: Instant },
 }
@@ -114,7 +134,7 @@ enum State {
 impl Transaction {
     /// A line on which replies to earlier programs may come for the duration of `quiet`.
     pub fn new(now: Instant, retry: RetryConfig, quiet: Duration) -> Transaction {
-        Transaction { retry: retry.clamped(), state: State::Quiet { until: now + quiet } }
+        Transaction { retry: retry.clamped(), state: State::Quiet { until: now + quiet, given_up: None } }
     }
 
     /// When commands are sent again, from the next one on.
@@ -135,42 +155,68 @@ impl Transaction {
         }
     }
 
-    /// Begins a command. The line must be [free](Next::Free).
-    pub fn begin(&mut self, now: Instant, command: Command) {
-        self.state = State::Awaiting { command, attempts: 0, transmissions: 0, sent_at: now, instead: None };
+    /// The same, or the command that was given up, as long as answers to it may come.
+    pub fn answerable(&self, now: Instant) -> Option<Command> {
+        match self.state {
+            State::Quiet { until, given_up } => given_up.filter(|_| now <= until),
+            _ => self.in_flight(),
+        }
     }
 
-    /// Gives up the command in flight, whose replies may still come. Returns its answer so far.
-    pub fn abandon(&mut self) -> Option<Answer> {
-        let quiet = State::Quiet { until: self.replies_until() };
-        match mem::replace(&mut self.state, quiet) {
-            State::Settling { answer, .. } => Some(answer),
-            _ => None,
-        }
+    /// Begins a command, to be transmitted so many times at most. The line must be [free](Next::Free).
+    pub fn begin(&mut self, now: Instant, command: Command, max_transmissions: u32) {
+        self.state = State::Awaiting {
+            command,
+            max_transmissions,
+            queue_was_read: false,
+            attempts: 0,
+            transmissions: 0,
+            next_attempt_at: now,
+            replies_until: now,
+            instead: None,
+        };
+    }
+
+    /// Gives up the command in flight, whose replies may still come.
+    pub fn abandon(&mut self) {
+        let given_up = self.in_flight().filter(|_| self.has_left());
+        self.state = State::Quiet { until: self.replies_until(), given_up };
+    }
+
+    /// Whether a copy of the command in flight has left this machine.
+    pub fn has_left(&self) -> bool {
+        !matches!(self.state, State::Quiet { .. } | State::Awaiting { transmissions: 0, .. })
+    }
+
+    /// The answer so far to the command in flight.
+    pub fn answer(&self) -> Option<&Answer> {
+        if let State::Settling { answer, .. } = &self.state { Some(answer) } else { None }
     }
 
     /// What to do at `now`, the time up to which everything has been read.
     pub fn poll(&mut self, now: Instant) -> Next {
         let replies_until = self.replies_until();
-        let until = match self.state {
-            State::Quiet { until } | State::Settling { until, .. } => until,
-            State::Awaiting { attempts: 0, sent_at, .. } => sent_at,
-            // It is not sent again, so its answer is awaited for as long as one can come.
-            State::Awaiting { command: Command::Start { .. }, transmissions: 1.., .. } => replies_until,
-            State::Awaiting { sent_at, .. } => sent_at + self.retry.timeout,
+        let until = match &mut self.state {
+            State::Quiet { until, .. } | State::Settling { until, .. } => *until,
+            State::Awaiting { queue_was_read: queue_was_read @ false, .. } => {
+                *queue_was_read = true;
+                return Next::ReadQueued;
+            }
+            State::Awaiting { command, max_transmissions, attempts, transmissions, next_attempt_at, .. }
+                if *attempts < self.retry.attempts && *transmissions < *max_transmissions =>
+            {
+                if now < *next_attempt_at {
+                    return Next::Wait(*next_attempt_at);
+                }
+                *attempts += 1;
+                return Next::Send(*command, *attempts);
+            }
+            State::Awaiting { .. } => replies_until,
         };
         if now < until {
             return Next::Wait(until);
         }
-        match &mut self.state {
-            State::Awaiting { command: Command::Start { .. }, transmissions: 1.., .. } => {}
-            State::Awaiting { command, attempts, sent_at, .. } if *attempts < self.retry.attempts => {
-                (*attempts, *sent_at) = (*attempts + 1, now);
-                return Next::Send(*command, *attempts);
-            }
-            _ => {}
-        }
-        match mem::replace(&mut self.state, State::Quiet { until: replies_until }) {
+        match mem::replace(&mut self.state, State::Quiet { until: replies_until, given_up: None }) {
             State::Quiet { .. } => Next::Free,
             State::Awaiting { command, transmissions, instead, .. } => {
                 Next::Done { command, transmissions, outcome: Outcome::NoReply(instead) }
@@ -184,20 +230,26 @@ impl Transaction {
     /// The command of [`Next::Send`] has left this machine, or failed to; `now` is a time after that. With nothing in
     /// flight it was one whose answer is not awaited.
     pub fn on_sent(&mut self, now: Instant, left: bool) {
+        let window = self.retry.reply_window();
         match &mut self.state {
-            State::Awaiting { transmissions, sent_at, .. } => {
-                (*transmissions, *sent_at) = (*transmissions + u32::from(left), now);
+            State::Awaiting { transmissions, next_attempt_at, replies_until, .. } => {
+                *next_attempt_at = now + self.retry.timeout;
+                if left {
+                    (*transmissions, *replies_until) = (*transmissions + 1, now + window);
+                }
             }
-            State::Quiet { until } if left => *until = (*until).max(now + self.retry.reply_window()),
+            State::Quiet { until, .. } if left => *until = (*until).max(now + window),
             _ => {}
         }
     }
 
-    /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight.
+    /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight, or
+    /// to one that was given up; an `R ok` may just as well be a neighbour's then.
     pub fn on_line(&mut self, now: Instant, line: Line<'_>) -> bool {
-        let Some(command) = self.in_flight() else { return false };
+        let Some(command) = self.answerable(now) else { return false };
         let (settled, replies_until) = (now + SETTLE, self.replies_until());
         match (&mut self.state, answer_to(command, line)) {
+            (State::Quiet { .. }, answer) => matches!(answer, Ok(Answer::Refused(_) | Answer::Status(_))),
             // Nothing has left that it could answer.
             (State::Awaiting { transmissions: 0, .. }, _) => false,
             (State::Awaiting { transmissions, .. }, Ok(answer)) => {
@@ -224,10 +276,8 @@ impl Transaction {
     /// When no reply can come any more to what is in flight, or was before.
     pub fn replies_until(&self) -> Instant {
         match self.state {
-            State::Quiet { until } => until,
-            State::Awaiting { transmissions: 0, sent_at, .. } => sent_at,
-            State::Awaiting { sent_at, .. } => sent_at + self.retry.reply_window(),
-            State::Settling { replies_until, .. } => replies_until,
+            State::Quiet { until, .. } => until,
+            State::Awaiting { replies_until, .. } | State::Settling { replies_until, .. } => replies_until,
         }
     }
 }
@@ -235,10 +285,10 @@ impl Transaction {
 /// The answer that a line is to `command`; else the line as text, unless it is a frame.
 fn answer_to(command: Command, line: Line<'_>) -> Result<Answer, Option<String>> {
     match line {
-        Line::Reply(Reply::Status(status)) if command == (Command::Status { channel: status.channel }) => {
+        Line::Reply(Reply::Status(status)) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Answer::Status(status))
         }
-        Line::Reply(Reply::Status(status)) => Err(Some(format!("the state of channel {}", status.channel))),
+        Line::Reply(Reply::Status(status)) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Reply(Reply::Ok) => Ok(Answer::Ok),
         Line::Reply(Reply::Refused(text)) => Ok(Answer::Refused(escape_truncated(text))),
         Line::Frame(_) => Err(None),

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 
 use crate::programs::{
-    Output, can_listen, can_listen_plain, can_stop, closed_port, command_line, only_line, run, start,
+    Output, can_listen, can_listen_plain, can_stop, closed_port, command_line, free_port, only_line, run, start,
 };
 use crate::simulator::{Gateway, Reaction};
 
@@ -184,4 +184,28 @@ fn bind_error_of_link_local_address_ignores_low_ports() {
     let line = failed(&run(&mut can_listen_plain(["--target", "[::1]:9", "--bind", "[fe80::1]:0"])), "can-listen");
     assert_names(&line, &["cannot bind [fe80::1]:0", "--bind"]);
     assert!(!line.contains("1024"), "{line}");
+}
+
+#[test]
+fn own_address_as_target_is_an_error_before_init() {
+    for bind in ["127.0.0.1", "0.0.0.0"] {
+        let port = free_port();
+        let arguments = ["--target", &format!("127.0.0.1:{port}"), "--bind", &format!("{bind}:{port}")];
+        for (mut command, program) in [(can_listen_plain(arguments), "can-listen"), (can_stop(arguments), "can-stop")] {
+            let line = failed(&run(&mut command), program);
+            assert_names(
+                &line,
+                &[&format!("127.0.0.1:{port} is the address of this program's own socket"), "--target"],
+            );
+            assert_names(&line, &[&format!("--bind {bind}:{}", port + 1)]);
+        }
+    }
+}
+
+#[test]
+fn can_stop_reaches_a_gateway_on_its_own_port() {
+    let gateway = Gateway::builder().running(true).start();
+    let bind = format!("0.0.0.0:{}", gateway.address().port());
+    let finished = run(&mut can_stop(["--target", &gateway.target(), "--bind", &bind, "--confirm"]));
+    assert_eq!(finished.code(), Some(0), "{finished:?}");
 }

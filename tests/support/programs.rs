@@ -47,7 +47,10 @@ pub fn can_listen_plain<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>)
 /// A program with the environment and signal dispositions of an interactive shell, however the tests were started.
 fn clean(program: &str) -> Command {
     let mut command = Command::new("env");
-    command.args([DEFAULT_SIGNALS, program]).env_remove("CAN_TARGET").env_remove("CAN_BIND");
+    command.args([DEFAULT_SIGNALS, program]);
+    for variable in ["CAN_TARGET", "CAN_BIND", "CAN_CHANNEL", "CAN_BITRATE"] {
+        command.env_remove(variable);
+    }
     command
 }
 

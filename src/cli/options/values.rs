@@ -7,10 +7,16 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use super::{BIND_VARIABLE, TARGET_VARIABLE};
-use crate::cli::address::{LocalAddr, Target};
 use crate::format::Format;
-use crate::gateway::command::CHANNELS;
+
+pub(super) const TARGET_VARIABLE: &str = "CAN_TARGET";
+pub(super) const BIND_VARIABLE: &str = "CAN_BIND";
+pub(super) const CHANNEL_VARIABLE: &str = "CAN_CHANNEL";
+pub(super) const BITRATE_VARIABLE: &str = "CAN_BITRATE";
+
+/// Not the default gateway then: its bus could be stopped by mistake.
+pub(super) const EMPTY_TARGET: &str =
+    "the variable CAN_TARGET is empty; unset it to use the default gateway, or name a gateway";
 
 /// The formats by their names on the command line.
 impl ValueEnum for Format {
@@ -28,29 +34,18 @@ impl ValueEnum for Format {
     }
 }
 
-/// A value from the environment can have white space around it: files with variables that were edited on Windows end their
-/// lines in CR.
-pub(super) fn target(text: &str) -> Result<Target, &'static str> {
-    match from_environment(TARGET_VARIABLE, text) {
-        // Not the default gateway: its bus could be stopped by mistake.
-        Some("") => Err("the variable CAN_TARGET is empty; unset it to use the default gateway, or name a gateway"),
-        Some(value) => value.parse(),
-        None => text.parse(),
+/// Reads a value that can come from `variable`. There it can have white space around it, as files that were edited on
+/// Windows end their lines in CR; an empty one is `unset`.
+pub(super) fn or_variable<T: Clone, E: ToString>(
+    variable: &'static str,
+    unset: Result<T, &'static str>,
+    read: fn(&str) -> Result<T, E>,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| match text.trim() {
+        _ if env::var(variable).as_deref() != Ok(text) => read(text).map_err(|error| error.to_string()),
+        "" => unset.clone().map_err(str::to_owned),
+        value => read(value).map_err(|error| format!("{} (from the variable {variable})", error.to_string())),
     }
-}
-
-/// An empty variable counts as unset: compose files write `${CAN_BIND:-}`.
-pub(super) fn local_addr(text: &str) -> Result<LocalAddr, &'static str> {
-    match from_environment(BIND_VARIABLE, text) {
-        Some("") => Ok(LocalAddr::default()),
-        Some(value) => value.parse(),
-        None => text.parse(),
-    }
-}
-
-/// The value without the white space around it, if it is that of the environment variable.
-fn from_environment<'a>(variable: &str, text: &'a str) -> Option<&'a str> {
-    env::var(variable).is_ok_and(|value| value == text).then(|| text.trim())
 }
 
 /// The text as one word of a POSIX shell.
@@ -62,8 +57,8 @@ pub(super) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-pub(super) fn channel(text: &str) -> Result<u8, &'static str> {
-    text.parse().ok().filter(|number| CHANNELS.contains(number)).ok_or("give 1, 2, 3 or 4")
+pub(super) fn attempts(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|number| (1..=100).contains(number)).ok_or("give a number from 1 to 100")
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
-use super::{MAX_AIM, MAX_REST, MIN_REST, MIN_WAKEUPS, Moderation};
+use super::{MAX_AIM, MIN_REST, MIN_WAKEUPS, Moderation};
 
+const MAX_REST: Duration = Duration::from_millis(4);
 const MICROSECOND: Duration = Duration::from_micros(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -21,7 +22,7 @@ impl Reader {
     /// Reads datagrams that arrive at these times after the start.
     fn read(receive_buffer: usize, arrivals: &[Duration]) -> Reader {
         let start = Instant::now();
-        let mut moderation = Moderation::new(receive_buffer);
+        let mut moderation = Moderation::new(receive_buffer, MAX_REST);
         let mut reader = Reader::default();
         let (mut now, mut read, mut rest) = (Duration::ZERO, 0, None);
         while read < arrivals.len() {

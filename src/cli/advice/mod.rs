@@ -1,0 +1,168 @@
+//! Every hint and remedy: turns a fact into help. The only place that names options in a hint.
+
+mod failure;
+mod no_data;
+mod record;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+pub(crate) use failure::{failure, filter_limit, takeover};
+pub(crate) use no_data::{no_data, start_again};
+pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
+
+use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
+use crate::gateway::{Cause, Failure, NetworkError, OpenError};
+
+/// The vendor's default UDP port, which the gateways of this project's users are configured away from.
+const VENDOR_PORT: u16 = 19228;
+
+/// Explains why no socket could be opened.
+pub(crate) fn open_error(error: &OpenError) -> String {
+    match error {
+        OpenError::Create(error) => format!("cannot create a UDP socket: {error}; are too many files open?"),
+        OpenError::Bind(local, error) => bind_error(*local, error),
+        OpenError::Connect(gateway, error) => send_error(*gateway, error),
+        OpenError::Family { .. } => error.to_string(),
+    }
+}
+
+/// Explains an error of the network. `has_answered`: something has come from the gateway.
+pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answered: bool) -> String {
+    let cause = error.io_error();
+    if error.port_is_closed() {
+        let hint = if has_answered {
+            "is the gateway restarting?".to_owned()
+        } else {
+            format!("wrong --target, or is the gateway still starting?{}", vendor_port(gateway))
+        };
+        let (ip, port) = (gateway.ip(), gateway.port());
+        return format!("nothing listens on UDP port {port} of {ip} (ICMP port unreachable); {hint}");
+    }
+    match (error, cause.kind()) {
+        (NetworkError::Receive(_), ErrorKind::HostUnreachable | ErrorKind::PermissionDenied) => format!(
+            "a router or firewall on the way to {gateway} refuses ({cause}); ask who runs it to let UDP port {} through",
+            gateway.port()
+        ),
+        _ => send_error(gateway, cause),
+    }
+}
+
+/// Where else the gateway may listen.
+pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
+    if gateway.port() == VENDOR_PORT {
+        return String::new();
+    }
+    let there = with_port(gateway, VENDOR_PORT);
+    format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
+}
+
+/// What may be wrong with a gateway that has answered before.
+fn is_lossy() -> &'static str {
+    "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it restarting"
+}
+
+/// What else a name could mean whose address does not answer.
+pub(crate) fn other_addresses(failure: &Failure, target: &Target, others: &[SocketAddr]) -> String {
+    if others.is_empty() || !matches!(failure.cause, Cause::NoReply { .. }) {
+        return String::new();
+    }
+    let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
+    format!("; {} also has {}", target.host(), others.join(", "))
+}
+
+/// Explains why nothing can be sent to the address of the own socket.
+pub(crate) fn own_address(Resolved { gateway, local, .. }: &Resolved) -> String {
+    format!(
+        "{gateway} is the address of this program's own socket; check --target, or use another local port, as in --bind {}",
+        next_port(*local)
+    )
+}
+
+/// Explains why a session has become deaf.
+pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> String {
+    let address = local.map(|local| format!(" {}", host(local))).unwrap_or_default();
+    format!(
+        "this machine no longer has the local address{address}, so nothing of {gateway} can arrive (DHCP, VPN?); run again \
+         to use the new address"
+    )
+}
+
+fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
+    let port = local.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
+             :{port}). To listen to a second gateway, use another port, as in --bind {}",
+            next_port(local)
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
+        }
+        ErrorKind::PermissionDenied => {
+            let why = match port {
+                1..1024 => "ports below 1024 need root.",
+                _ => "does a security policy of this host forbid that port?",
+            };
+            format!("cannot bind {local}: {error}; {why} Use another with --bind")
+        }
+        _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
+        _ => format!("cannot bind {local}: {error}; check --bind"),
+    }
+}
+
+/// Explains why this machine does not send.
+pub(crate) fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        _ if is_link_local_without_zone(gateway) => format!("cannot reach {gateway}: {error}; {ZONE_HINT} (--target)"),
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
+            let route = host(gateway).replace('%', " oif ");
+            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {route}")
+        }
+        ErrorKind::PermissionDenied => {
+            format!(
+                "cannot send to {gateway}: {error}; a firewall on this host forbids it, or it is a broadcast address"
+            )
+        }
+        ErrorKind::InvalidInput => {
+            format!(
+                "cannot reach {gateway}: {error}; can the local address (--bind) speak to it, and is --target right?"
+            )
+        }
+        _ => format!("cannot reach {gateway}: {error}; check --target"),
+    }
+}
+
+const ZONE_HINT: &str = "a link-local address needs its zone, as in [fe80::1%eth0]";
+
+/// The address without its port, as a resolver reads it: a link-local one has its interface as zone, by name if the system
+/// tells it.
+pub(crate) fn host(address: SocketAddr) -> String {
+    let index = match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => v6.scope_id().to_string(),
+        _ => return address.ip().to_string(),
+    };
+    let mut interfaces = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let has_index = |path| fs::read_to_string(path).is_ok_and(|text| text.trim() == index);
+    let name = interfaces.find(|interface| has_index(interface.path().join("ifindex")));
+    let zone = name.map_or(index.clone(), |interface| interface.file_name().to_string_lossy().into_owned());
+    format!("{}%{zone}", address.ip())
+}
+
+/// An address with this port instead, as an option's value.
+fn with_port(address: SocketAddr, port: u16) -> String {
+    if address.is_ipv4() { format!("{}:{port}", host(address)) } else { format!("[{}]:{port}", host(address)) }
+}
+
+/// The local address with another port, as an option's value.
+fn next_port(local: SocketAddr) -> String {
+    with_port(local, local.port().checked_add(1).unwrap_or(DEFAULT_PORT))
+}
+
+fn is_link_local_without_zone(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
+}
+
+#[cfg(test)]
+mod tests;

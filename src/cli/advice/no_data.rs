@@ -1,0 +1,123 @@
+//! Why nothing comes from the bus.
+
+use std::net::SocketAddr;
+
+use super::network_error;
+use crate::cli::bus::{Bus, Health};
+use crate::cli::options::ListenOptions;
+use crate::gateway::reply::Status;
+use crate::gateway::{Answer, Filter, NetworkError, Outcome};
+
+/// Explains a silence. It starts from what the gateway or the network says, and guesses only where neither says anything.
+/// It advises nothing that is among the `options` already.
+pub(crate) fn no_data(
+    options: &ListenOptions,
+    gateway: SocketAddr,
+    known: &Bus,
+    network: Option<&NetworkError>,
+) -> String {
+    let mut parts = health(options, known);
+    parts.push(match (known.outcome(), network) {
+        (Some(Outcome::Answered(Answer::Status(status))), _) => return describe(options, known, *status),
+        (Some(Outcome::Answered(Answer::Refused(text))), _) => format!(
+            "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
+             STATUS"
+        ),
+        (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok", options, known),
+        (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
+        (_, Some(error)) => network_error(gateway, error, known.has_answered),
+        (Some(Outcome::NoReply(Some(text))), None) => {
+            format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or was the answer lost?")
+        }
+        (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
+                                                 VPN down, or does it not know STATUS?"
+            .to_owned(),
+        (None, None) => guesses(options, known),
+    });
+    parts.join("; ")
+}
+
+/// Says that `START` is sent again, and the flags of the status that are hidden by that.
+pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
+    let again = "START was not answered and the controller is stopped; sending START again".to_owned();
+    [again].into_iter().chain(controller_state(options, known)).collect::<Vec<_>>().join("; ")
+}
+
+fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
+    format!("the gateway answers STATUS with {text}, which does not say why; perhaps {}", guesses(options, known))
+}
+
+/// What may be the case, as far as nothing that came speaks against it.
+fn guesses(options: &ListenOptions, known: &Bus) -> String {
+    let mut guesses = vec!["the bus is silent".to_owned()];
+    if known.has_frames() {
+        guesses.push("the gateway has lost power or its settings".to_owned());
+        guesses.push("another program stopped the bus".to_owned());
+    } else {
+        guesses.push(format!("--bitrate {} is wrong", options.bitrate));
+        guesses.extend(filter_hint(&options.filters));
+        if !known.has_run() {
+            guesses.push("START was not answered (run again)".to_owned());
+        }
+    }
+    guesses.push("another listener has the stream".to_owned());
+    guesses.join(", or ")
+}
+
+fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
+    let mut parts = health(options, known);
+    if known.status().is_some_and(|status| status.overrun) {
+        parts.push("the gateway itself lost frames (data overrun)".to_owned());
+    }
+    parts
+}
+
+/// A wrong bit rate lets no frame pass.
+fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
+    let state = match known.health() {
+        Health::Good => return Vec::new(),
+        Health::Warning => "at its error warning level",
+        Health::BusOff => "bus off",
+    };
+    vec![if known.has_frames() {
+        format!("the controller is {state}: check the wiring and the other nodes")
+    } else {
+        format!("the controller is {state}: check --bitrate ({}) and the wiring", options.bitrate)
+    }]
+}
+
+fn describe(options: &ListenOptions, known: &Bus, status: Status) -> String {
+    let mut parts = controller_state(options, known);
+    if status.stopped {
+        let why = if known.has_run() {
+            "another program stopped the bus, or the gateway has restarted"
+        } else {
+            "START was sent several times and not answered"
+        };
+        parts.insert(0, format!("the controller is stopped: {why}; run can-listen again to start it"));
+    }
+    if parts.is_empty() {
+        let silent = if known.has_frames() {
+            "the bus is silent, or another listener has the stream".to_owned()
+        } else {
+            guesses(options, known)
+        };
+        parts.push(format!("the controller is running: {silent}"));
+    }
+    parts.join("; ")
+}
+
+/// The guess that blames the filter, unless it passes everything.
+fn filter_hint(filters: &[Filter]) -> Option<String> {
+    let of_kind = |extended| filters.iter().filter(move |filter| filter.is_extended() == extended);
+    let passes_all = |extended| of_kind(extended).any(Filter::passes_all);
+    let hint = match (of_kind(false).count(), of_kind(true).count()) {
+        _ if passes_all(false) && passes_all(true) => return None,
+        (_, 0) if passes_all(false) => "its frames have 29-bit identifiers (--filter EXT:0:0)",
+        (0, _) if passes_all(true) => "its frames have 11-bit identifiers (--filter STD:0:0)",
+        (_, 0) => "none of its frames passes --filter (29-bit identifiers need --filter EXT:0:0)",
+        (0, _) => "none of its frames passes --filter (11-bit identifiers need --filter STD:0:0)",
+        _ => "none of its frames passes --filter",
+    };
+    Some(hint.to_owned())
+}

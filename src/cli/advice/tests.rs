@@ -1,0 +1,40 @@
+use std::io;
+use std::net::{Ipv6Addr, SocketAddrV6};
+
+use super::*;
+use crate::gateway::Command;
+
+/// The loopback interface has number 1.
+fn link_local(port: u16) -> SocketAddr {
+    SocketAddrV6::new(Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, 1), port, 0, 1).into()
+}
+
+#[test]
+fn advice_about_a_link_local_address_keeps_its_zone() {
+    let gateway = link_local(5000);
+    assert_eq!(host(gateway), "fe80::1%lo");
+    assert!(vendor_port(gateway).ends_with("--target [fe80::1%lo]:19228"));
+    let unreachable = OpenError::Connect(gateway, ErrorKind::NetworkUnreachable.into());
+    assert!(open_error(&unreachable).ends_with("ip route get fe80::1 oif lo"));
+    let in_use = OpenError::Bind(gateway, ErrorKind::AddrInUse.into());
+    assert!(open_error(&in_use).ends_with("--bind [fe80::1%lo]:5001"));
+}
+
+#[test]
+fn only_ports_below_1024_are_said_to_need_root() {
+    for (port, is_low) in [(0, false), (80, true), (1023, true), (1024, false), (5000, false)] {
+        let denied = OpenError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
+        assert_eq!(open_error(&denied).contains("below 1024"), is_low, "{}", open_error(&denied));
+    }
+}
+
+#[test]
+fn other_addresses_of_a_name_are_named_after_no_reply() {
+    let target: Target = "gw1:5000".parse().expect("a target");
+    let others = [SocketAddr::from(([10, 8, 0, 109], 5000)), link_local(5000)];
+    let no_reply = Failure::NoReply(Command::Stop { channel: 1 }, None);
+    assert_eq!(other_addresses(&no_reply, &target, &others), "; gw1 also has 10.8.0.109, fe80::1%lo");
+    assert_eq!(other_addresses(&no_reply, &target, &[]), "");
+    let refused = Failure::Refused(Command::Stop { channel: 1 }, "R ERR 10".into());
+    assert_eq!(other_addresses(&refused, &target, &others), "");
+}

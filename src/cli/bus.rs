@@ -1,0 +1,247 @@
+//! What is known of the bus and the gateway, each fact with its time, and what may be said of it. No socket, no clock.
+
+use std::time::{Duration, Instant};
+
+use crate::format::event::StateChange;
+use crate::gateway::reply::Status;
+use crate::gateway::{Answer, Outcome};
+
+/// How old the latest sign of a running bus may be for the sentence that it still runs.
+const MAX_SIGN_AGE: Duration = Duration::from_secs(5);
+
+/// How many times `START` is sent again.
+const MAX_REPAIRS: u32 = 3;
+
+/// Everything that was sent, read or heard of that bears on the state of the bus.
+#[derive(Debug, Default)]
+pub(crate) struct Bus {
+    /// Something came from the gateway after the first command was sent.
+    pub has_answered: bool,
+    /// When `START` first left, and when it left last.
+    first_start: Option<Instant>,
+    last_start: Option<Instant>,
+    /// How many times it left again.
+    repairs: u32,
+    last_frame: Option<Instant>,
+    /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
+    runs: Option<Instant>,
+    /// The latest sign that it may not: a `STATUS` or none, an error of the network, a `STOP` that was not confirmed.
+    may_not_run: Option<Instant>,
+    /// When the gateway last said that the controller is stopped.
+    stopped: Option<Instant>,
+    /// The latest `STATUS` that ended: when it was first sent, when it ended, how.
+    query: Option<Query>,
+    /// The controller's error state, by `STATUS` or by its events.
+    health: Health,
+    end: End,
+}
+
+/// A `STATUS` and what became of it.
+#[derive(Debug)]
+struct Query {
+    asked_at: Instant,
+    ended_at: Instant,
+    outcome: Outcome,
+}
+
+/// The error state of a controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Health {
+    #[default]
+    Good,
+    Warning,
+    BusOff,
+}
+
+/// What the gateway said last of the bus, if it was final.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum End {
+    #[default]
+    Open,
+    /// It refused `START`, and said that the controller is stopped.
+    NotStarted,
+    /// It confirmed `STOP`.
+    Halted,
+}
+
+/// What follows from the answer to a `STATUS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// `START` did not start the bus: send it again.
+    StartAgain,
+    Explain,
+}
+
+impl Bus {
+    /// `START` has left.
+    pub fn on_start_sent(&mut self, at: Instant) {
+        if self.first_start.is_some() {
+            self.repairs += 1;
+        }
+        self.first_start.get_or_insert(at);
+        (self.last_start, self.end) = (Some(at), End::Open);
+    }
+
+    /// The gateway answered `START`: the bus runs.
+    pub fn on_started(&mut self, at: Instant) {
+        self.runs = Some(at);
+    }
+
+    /// The gateway refused `START`, and `STATUS` says that the controller is stopped.
+    pub fn on_start_refused(&mut self, at: Instant) {
+        (self.may_not_run, self.stopped) = (Some(at), Some(at));
+        if !self.has_run() {
+            self.end = End::NotStarted;
+        }
+    }
+
+    /// A frame came.
+    pub fn on_frame(&mut self, at: Instant) {
+        (self.last_frame, self.runs, self.health) = (Some(at), Some(at), Health::Good);
+        if self.end == End::NotStarted {
+            self.end = End::Open;
+        }
+    }
+
+    /// The controller reports a change of its state.
+    pub fn on_event(&mut self, change: StateChange) {
+        self.health = match change {
+            StateChange::BusOff => Health::BusOff,
+            StateChange::ErrorWarningSet => self.health.max(Health::Warning),
+            StateChange::ErrorWarningReset => Health::Good,
+            StateChange::Other => self.health,
+        };
+    }
+
+    /// A `STATUS` that was first sent at `asked_at` has ended. Returns what follows.
+    pub fn on_query(&mut self, asked_at: Instant, ended_at: Instant, outcome: Outcome) -> Remedy {
+        self.query = Some(Query { asked_at, ended_at, outcome });
+        match self.status() {
+            Some(status) => self.on_status(ended_at, status),
+            None => {
+                self.may_not_run = Some(ended_at);
+                Remedy::Explain
+            }
+        }
+    }
+
+    fn on_status(&mut self, at: Instant, status: Status) -> Remedy {
+        self.health = match status {
+            Status { bus_off: true, .. } => Health::BusOff,
+            Status { error_warning: true, .. } => Health::Warning,
+            _ => Health::Good,
+        };
+        if !status.stopped {
+            self.runs = Some(at);
+            return Remedy::Explain;
+        }
+        (self.may_not_run, self.stopped) = (Some(at), Some(at));
+        if self.has_run() || self.repairs == MAX_REPAIRS { Remedy::Explain } else { Remedy::StartAgain }
+    }
+
+    /// An error of the network was reported, or `STOP` was not confirmed.
+    pub fn on_doubt(&mut self, at: Instant) {
+        self.may_not_run = Some(at);
+    }
+
+    /// The gateway confirmed `STOP`.
+    pub fn on_halted(&mut self) {
+        self.end = End::Halted;
+    }
+
+    /// `STATUS` says that the bus runs in spite of `STOP`.
+    pub fn on_stop_refused(&mut self, at: Instant) {
+        self.runs = Some(at);
+    }
+
+    /// Whether `START` left more than once: a failure of the latest ends nothing.
+    pub fn is_repaired(&self) -> bool {
+        self.repairs > 0
+    }
+
+    /// Whether a frame of this session has come.
+    pub fn has_frames(&self) -> bool {
+        self.last_frame.is_some()
+    }
+
+    /// Whether it has run in this session, for all that is known.
+    pub fn has_run(&self) -> bool {
+        self.runs.is_some()
+    }
+
+    /// When the last frame came; before any, when `START` was first sent.
+    pub fn last_data(&self) -> Option<Instant> {
+        self.last_frame.or(self.first_start)
+    }
+
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// How the latest `STATUS` since the last frame ended, if one did.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        let query = self.query.as_ref()?;
+        (Some(query.ended_at) >= self.last_frame).then_some(&query.outcome)
+    }
+
+    /// The controller's state in that answer.
+    pub fn status(&self) -> Option<Status> {
+        match self.outcome()? {
+            Outcome::Answered(Answer::Status(status)) => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether the controller has met something that a user who wants to see only warnings must see.
+    pub fn has_flags(&self) -> bool {
+        self.health != Health::Good || self.status().is_some_and(|status| status.overrun)
+    }
+
+    /// Whether to ask again though a `STATUS` has ended since the last frame: the answer is none, a refusal, older than the
+    /// last `START`, or `START` is still to be sent again.
+    pub fn must_ask_again(&self) -> bool {
+        let is_old = self.query.as_ref().is_some_and(|query| self.last_start > Some(query.asked_at));
+        let is_unrepaired = |status: Status| status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS;
+        self.status().is_none_or(is_unrepaired) || is_old
+    }
+
+    /// Whether an answer to a `STATUS` that was given up says something new: no `START` and no frame has come since.
+    pub fn takes_late_status(&self) -> bool {
+        let is_unanswered = |query: &&Query| matches!(query.outcome, Outcome::NoReply(_));
+        let asked_at = self.query.as_ref().filter(is_unanswered).map(|query| query.asked_at);
+        self.outcome().is_some() && asked_at.is_some() && self.last_start < asked_at
+    }
+
+    /// Whether a `can-stop` may be needed at the end of the session.
+    pub fn may_run(&self) -> bool {
+        self.end == End::Open && !self.is_reported_stopped()
+    }
+
+    /// What may be said of the bus at the end of the session.
+    pub fn conclusion(&self, now: Instant) -> String {
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        match (self.end, self.last_frame) {
+            (End::Halted, _) => "the bus is halted".to_owned(),
+            (End::NotStarted, _) => "the bus was not started".to_owned(),
+            _ if self.is_reported_stopped() => {
+                format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64())
+            }
+            _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
+                let bus_off = if self.health == Health::BusOff { " (the controller is bus off)" } else { "" };
+                format!("the bus still runs{bus_off}")
+            }
+            (_, Some(_)) => {
+                format!("last frame {:.0} s ago; the bus may still run", since(self.last_frame).as_secs_f64())
+            }
+            (_, None) => "the bus may still run".to_owned(),
+        }
+    }
+
+    /// Whether the latest that is known is that the controller is stopped.
+    fn is_reported_stopped(&self) -> bool {
+        self.stopped.is_some()
+            && self.stopped >= self.may_not_run
+            && self.stopped >= self.runs
+            && self.stopped >= self.last_start
+    }
+}

@@ -1,0 +1,137 @@
+//! What a datagram says: onto stdout what belongs there, onto stderr what concerns the operator.
+
+use std::time::Instant;
+
+use crate::cli::limiter::Limiter;
+use crate::cli::messages::Messages;
+use crate::format::Notice;
+use crate::format::event::{ControllerEvent, StateChange};
+use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
+use crate::gateway::{Channel, Command, Verb};
+use crate::output::printer::Printer;
+use crate::text::escape_truncated;
+
+/// stdout and stderr of one session.
+pub(crate) struct Console<'a> {
+    pub messages: &'a Messages,
+    pub printer: Printer,
+    limiter: Limiter,
+    channel: Channel,
+    began: Instant,
+    /// Messages about the datagram that was read last.
+    pending: Vec<Quote>,
+}
+
+/// A message that quotes the gateway.
+struct Quote {
+    text: String,
+    message: String,
+    is_debug: bool,
+}
+
+/// What a datagram says about the bus and to our commands.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Content {
+    /// It holds a frame of the session's CAN port: data.
+    pub has_frame: bool,
+    pub has_ok: bool,
+    /// The last event of the port that no frame follows.
+    pub event: Option<StateChange>,
+    pub status: Option<Status>,
+    /// It holds nothing but answers to `STATUS` of the port.
+    pub is_status: bool,
+}
+
+impl Content {
+    pub fn of(datagram: &[u8], channel: Channel) -> Content {
+        let mut content = Content { has_frame: has_frame(datagram, channel), is_status: true, ..Content::default() };
+        // A frame alone is not looked into: line ends come last.
+        let last_bytes = datagram.len().saturating_sub(4);
+        if content.has_frame && !datagram[..last_bytes].iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) {
+            return Content { is_status: false, ..content };
+        }
+        for line in lines(datagram) {
+            match Line::classify(line) {
+                Line::Reply(Reply::Status(status)) if status.channel == channel => {
+                    content.status = Some(status);
+                    continue;
+                }
+                Line::Reply(Reply::Ok) => content.has_ok = true,
+                Line::Frame(line) if is_of(line, channel) => content.event = None,
+                Line::Event(line) => {
+                    let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
+                    content.event = event.map(|event| event.change).or(content.event);
+                }
+                _ => {}
+            }
+            content.is_status = false;
+        }
+        content.is_status &= content.status.is_some();
+        content
+    }
+}
+
+impl<'a> Console<'a> {
+    pub fn new(messages: &'a Messages, printer: Printer, channel: Channel, began: Instant) -> Console<'a> {
+        Console { messages, printer, limiter: Limiter::default(), channel, began, pending: Vec::new() }
+    }
+
+    /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
+    /// printed, nor is a late one if `status_was_sent`. [`Console::report`] must follow.
+    pub fn print(&mut self, datagram: &[u8], answered: Option<Command>, status_was_sent: bool) -> Content {
+        let content = Content::of(datagram, self.channel);
+        let answers_status = answered.is_some_and(|command| command.verb == Verb::Status);
+        if answers_status || content.is_status && status_was_sent {
+            return content;
+        }
+        let pending = &mut self.pending;
+        let mut quote = |line: &[u8], message: &dyn Fn(&str) -> String| {
+            let text = escape_truncated(line);
+            pending.push(Quote { message: message(&text), text, is_debug: false });
+        };
+        self.printer.print(datagram, |notice| match notice {
+            // A command of ours is dealt with elsewhere.
+            Notice::Refusal(_) if answered.is_some() => {}
+            Notice::Refusal(line) => quote(line, &|text| format!("the gateway refused a command: {text}")),
+            Notice::Event { line, received } => quote(line, &|text| {
+                let (seconds, micros) = (received.as_secs(), received.subsec_micros());
+                format!("({seconds}.{micros:06}) the gateway reports: {text}")
+            }),
+            Notice::Malformed(line, fault) => {
+                quote(line, &|text| format!("malformed line ({fault}), left out; more will only be counted: {text}"));
+            }
+        });
+        content
+    }
+
+    /// Takes a datagram of the handshake, which is no data. [`Console::report`] must follow.
+    pub fn note_early(&mut self, datagram: &[u8]) {
+        for line in lines(datagram).filter(|line| !matches!(Line::classify(line), Line::Frame(_))) {
+            let text = escape_truncated(line);
+            self.pending.push(Quote { message: format!("received {text}"), text, is_debug: true });
+        }
+    }
+
+    /// Reports what concerns the operator of the datagram that was read at `now`.
+    pub fn report(&mut self, now: Instant) {
+        for Quote { text, message, is_debug } in std::mem::take(&mut self.pending) {
+            if is_debug && !self.messages.is_verbose() || !self.limiter.admits(now, &text) {
+                continue;
+            }
+            if let Some(summary) = self.limiter.take_summary() {
+                self.messages.warn(summary);
+            }
+            if is_debug { self.debug(now, message) } else { self.messages.warn(message) }
+        }
+    }
+
+    /// Prints a step and its time, under `--verbose`.
+    pub fn debug(&self, now: Instant, message: impl std::fmt::Display) {
+        self.messages.debug(now.saturating_duration_since(self.began), message);
+    }
+
+    /// Messages that did not go to stderr.
+    pub fn not_shown(&self) -> u64 {
+        self.limiter.suppressed() + self.messages.lost()
+    }
+}
