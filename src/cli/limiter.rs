@@ -39,11 +39,9 @@ impl Limiter {
             self.summary = (count > 0).then(|| format!("messages of the gateway not shown: {count}"));
         }
         let change = ControllerEvent::parse(text.as_bytes()).map_or(StateChange::Other, |event| event.change);
-        let is_other = change == StateChange::Other;
-        let key = (change, if is_other { text.to_owned() } else { String::new() });
-        let others = self.shown.iter().filter(|((change, _), _)| *change == StateChange::Other);
-        let others: u64 = others.map(|(_, shown)| shown).sum();
-        let is_shown = self.shown.get(&key).is_none_or(|&shown| shown < MAX_SAME) && (!is_other || others < MAX_OTHERS);
+        let key = (change, if change == StateChange::Other { text.to_owned() } else { String::new() });
+        let of_its_kind: u64 = self.shown.iter().filter(|(key, _)| key.0 == change).map(|(_, shown)| shown).sum();
+        let is_shown = of_its_kind < MAX_OTHERS && self.shown.get(&key).is_none_or(|&shown| shown < MAX_SAME);
         if is_shown {
             *self.shown.entry(key).or_default() += 1;
         } else {
