@@ -149,7 +149,13 @@ impl Case {
             Entry { extended: false, identifier: 0x100, mask: 0x7FF },
             Entry { extended: true, identifier: 0, mask: 0 },
         ];
-        World::new(device, wanted[..self.filters].to_vec(), self.refusal.clone())
+        World::new(device, self.lines(), wanted[..self.filters].to_vec(), self.refusal.clone())
+    }
+
+    /// Every command of ours as its line.
+    fn lines(&self) -> Vec<(Command, String)> {
+        let others = [Verb::Stop, Verb::Status].map(|verb| Command { channel: self.channel(), verb });
+        self.ordinary_handshake().into_iter().chain(others).map(|command| (command, command.to_string())).collect()
     }
 
     /// The handshake where nothing goes wrong.

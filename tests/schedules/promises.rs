@@ -59,7 +59,7 @@ pub struct Sending {
 
 impl Promises {
     pub fn new(trace: bool) -> Promises {
-        Promises { trace: trace.then(Vec::new), ..Promises::default() }
+        Promises { trace: trace.then(Vec::new), commands: Vec::with_capacity(32), ..Promises::default() }
     }
 
     pub fn log(&mut self, line: impl FnOnce() -> String) {
