@@ -104,7 +104,7 @@ impl<'a> Session<'a> {
             self.begin_stop();
         } else {
             self.begin_start();
-            quiet = u32::try_from(self.retry().initial_quiet().as_millis()).unwrap();
+            quiet = TIMEOUT / 4;
         }
         if let Some(text) = self.case.stale {
             match self.choices.act(4) {
