@@ -20,10 +20,10 @@ fn failure(gateway: &Gateway, setup: &Setup) -> Failure {
 fn missing_reply_names_gateway_attempts_and_what_came_instead() {
     let gateway = Gateway::builder().script(|_, _| Reaction::ReplyWith(b"PONG\n".to_vec())).start();
     let expected = format!(
-        "no reply to CAN 1 INIT STD 250 from {} in 2 attempts of 0.05 s (0.15 s in all); only this came: PONG",
+        "no reply to CAN 1 INIT STD 250 from {} in 2 attempts of 0.2 s (0.6 s in all); only this came: PONG",
         gateway.address()
     );
-    assert_eq!(failure(&gateway, &setup(50, 2)).to_string(), expected);
+    assert_eq!(failure(&gateway, &setup(200, 2)).to_string(), expected);
 }
 
 #[test]
