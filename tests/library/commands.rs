@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Answer, Busy, Cause, Failure, Outcome, Verb};
+use can_udp::gateway::{Answer, Busy, Cause, Outcome, Verb};
 use can_udp::{Connection, Event};
 
 use crate::simulator::{Gateway, Reaction};
-use crate::{TEST_TIMEOUT, count, open, open_channel, setup, wait_for};
+use crate::{TEST_TIMEOUT, count, failed, open, open_channel, setup, wait_for};
 
 /// Streams before the answer to START arrives.
 fn data_before_the_answer() -> Gateway {
@@ -90,10 +90,6 @@ fn refusing(status: Reaction) -> Gateway {
         _ => Reaction::Answer,
     };
     Gateway::builder().refuse("CAN 1 START", "R ERR 3 start failed").script(script).start()
-}
-
-fn failed(event: Event<'_>) -> Option<Failure> {
-    if let Event::Failed(failure) = event { Some(failure) } else { None }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use can_udp::gateway::{Cause, CommandError, Failure, OpenError, Takeover};
 use can_udp::{Channel, Connection, Setup};
 
 use crate::simulator::{Gateway, Reaction};
-use crate::{count, open, setup};
+use crate::{count, failed, open, setup, wait_for};
 
 #[track_caller]
 fn failure(gateway: &Gateway, setup: &Setup) -> Failure {
@@ -58,7 +58,9 @@ fn zero_timeout_counts_as_one_millisecond() {
 #[test]
 fn refused_filter_ends_after_four_rounds_whatever_the_attempts() {
     let gateway = Gateway::builder().refuse("CAN 1 FILTER ADD", "R ERR 7 invalid identifier").start();
-    let failure = failure(&gateway, &setup(500, u32::MAX));
+    let mut bus = open(&gateway);
+    bus.begin_start(&setup(500, u32::MAX)).expect("it is idle");
+    let failure = wait_for(&mut bus, failed);
     assert!(matches!(failure.cause, Cause::InDoubt(_)), "{failure:?}");
     assert_eq!(count(&gateway, "CAN 1 FILTER ADD"), 4);
 }
