@@ -67,6 +67,6 @@ pub use gateway::{BitRate, Channel, Connection, Event, Filter, Setup, Waker};
 
 #[cfg(all(test, feature = "cli"))]
 mod properties;
-#[cfg(all(test, simulation))]
+#[cfg(all(test, simulation, feature = "cli"))]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;

@@ -89,7 +89,7 @@ impl Shutdown {
 /// The controlling terminal, where its closing must not end the session: `ctrlc` handles SIGHUP even if it was ignored, and
 /// cannot say which signal came. So a signal counts as SIGHUP if that was ignored at the start and the terminal has just
 /// closed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Terminal {
     /// When it was first found closed; `None` if that makes no difference.
     closed_at: Option<Arc<OnceLock<Instant>>>,

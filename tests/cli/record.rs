@@ -155,8 +155,7 @@ fn deleted_file_is_reported_unless_it_never_had_a_name() {
         listener.signal(Signal::SIGINT);
         let output = listener.wait();
         assert_eq!(output.code(), Some(0), "{output:?}");
-        let warning =
-            "can-listen: the file that stdout is redirected to was deleted; what is written there will be gone\n";
+        let warning = "can-listen: the output file was deleted; what is written there will be gone\n";
         assert_eq!(output.stderr, if delete_at_start { "" } else { warning });
     }
 }

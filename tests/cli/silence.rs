@@ -1,13 +1,10 @@
 //! Promise: every silence of the bus is explained, from the gateway's STATUS as far as it answers; a lost START is sent
 //! again, once.
 
-use std::thread;
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 
 use crate::programs::{
-    Output, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until, wait_until_shared,
+    Output, Running, can_listen, can_listen_plain, can_stop, free_port, run, start, wait_until_shared,
 };
 use crate::simulator::{Gateway, GatewayBuilder, Reaction};
 

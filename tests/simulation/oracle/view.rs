@@ -1,0 +1,487 @@
+//! What had happened at a moment of the log: what the process could know, and what was true.
+
+use std::collections::VecDeque;
+
+use crate::simulation::log::{By, Ending, Fact, Log, MILLISECOND, Origin, Pushed, SECOND, Time, Truth, Verb};
+use crate::simulation::plan::{Item, Plan};
+use crate::simulation::protocol::{self, Change, Line};
+use crate::simulation::sentences::{self, Sentence};
+
+/// The options that matter here.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub is_can_stop: bool,
+    pub is_raw: bool,
+    pub format: String,
+    pub count: Option<u64>,
+    /// Never, if zero.
+    pub status_after: Time,
+    pub idle: Option<Time>,
+    pub stop_on_exit: bool,
+    pub quiet: bool,
+    pub timeout: Time,
+    pub attempts: u64,
+    pub port: u8,
+    pub filters: Vec<String>,
+    pub vendor_port: bool,
+}
+
+impl Options {
+    fn new(plan: &Plan) -> Options {
+        let time = |name, default: f64| {
+            let value: f64 = plan.option(name).and_then(|value| value.parse().ok()).unwrap_or(default);
+            (value * SECOND as f64).round() as Time
+        };
+        let has = |name| plan.option(name).is_some();
+        let either = |short, long| plan.option(short).or(plan.option(long));
+        let format = either("-f", "--format").unwrap_or("raw").to_owned();
+        Options {
+            is_can_stop: plan.has(&Item::CanStop),
+            is_raw: format == "raw",
+            format,
+            count: either("-n", "--count").and_then(|value| value.parse().ok()),
+            status_after: time("--status-after", 5.0),
+            idle: has("--idle-timeout").then(|| time("--idle-timeout", 0.0)),
+            stop_on_exit: has("--stop-on-exit"),
+            quiet: has("--quiet"),
+            timeout: time("--timeout", 1.0),
+            attempts: plan.option("--attempts").and_then(|value| value.parse().ok()).unwrap_or(3),
+            port: plan.option("--channel").and_then(|value| value.parse().ok()).unwrap_or(1),
+            filters: plan.options().filter(|(name, _)| *name == "--filter").map(|(_, value)| value.to_uppercase()).collect(),
+            vendor_port: plan.option("--target").is_some_and(|target| target.ends_with(":19228")),
+        }
+    }
+
+    /// How long a silence lasts before STATUS is sent, at least.
+    pub fn query_after(&self) -> Time {
+        match self.idle {
+            Some(idle) if idle < 2 * self.status_after => idle / 2,
+            _ => self.status_after,
+        }
+    }
+
+    /// How long the answer to the last transmission is awaited.
+    pub fn answer_window(&self) -> Time {
+        2 * self.timeout + 20 * MILLISECOND
+    }
+
+    /// How long a command takes that nothing answers.
+    pub fn command_time(&self) -> Time {
+        (self.attempts + 1) * self.timeout + 40 * MILLISECOND
+    }
+}
+
+/// A datagram of the stream with a frame of this port.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRead {
+    pub arrived: Time,
+    pub read: Time,
+}
+
+#[derive(Clone, Debug)]
+pub struct StatusRead {
+    pub read: Time,
+    pub flags: [u8; 5],
+    pub transmission: Option<usize>,
+}
+
+impl StatusRead {
+    pub fn stopped(&self) -> bool {
+        self.flags[4] == b'I'
+    }
+}
+
+/// Transmissions of one command, the same text in a row.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub verb: Verb,
+    pub line: String,
+    pub first: Time,
+    pub last: Time,
+    pub transmissions: Vec<usize>,
+    pub left: u64,
+    /// When an answer was read that belongs to it.
+    pub answered: Option<Time>,
+    pub was_ok: bool,
+    /// The lines read since its first transmission that could answer it.
+    pub refusals: Vec<String>,
+    /// Another `R` line that answers it in an unknown form.
+    pub unknown: Vec<String>,
+    /// STATUS that decides about INIT, START or STOP.
+    pub is_check: bool,
+}
+
+pub struct View<'a> {
+    pub options: Options,
+    pub items: &'a [Item],
+    pub log: &'a Log,
+    pub wild: bool,
+    pub has_no_drop_counter: bool,
+    pub now: Time,
+    /// When the queue was last found empty.
+    pub empty_at: Option<Time>,
+    /// Unread datagrams and when they arrived.
+    pub queued: VecDeque<(Time, usize)>,
+    /// The latest datagram that was read, and its lines.
+    pub last_read: Option<usize>,
+    pub last_lines: Vec<Line>,
+    pub last_read_at: Time,
+    pub groups: Vec<Group>,
+    pub init_left: Option<Time>,
+    pub start_left: Option<Time>,
+    pub last_start_left: Option<Time>,
+    pub frame: Option<FrameRead>,
+    pub frame_before: Option<FrameRead>,
+    pub frames_read: u64,
+    /// Datagrams read since INIT first left.
+    pub datagrams_read: u64,
+    /// The latest answer to STATUS about this port since START left.
+    pub status: Option<StatusRead>,
+    pub status_before_start: Option<StatusRead>,
+    /// When evidence was read that the bus runs.
+    pub start_ok: Option<Time>,
+    pub running_status: Option<Time>,
+    /// What the events and flags say: bus off, error warning. RESET leaves it open.
+    pub bus_off: Option<Time>,
+    pub warning: Option<Time>,
+    pub overrun: bool,
+    /// When such evidence was cleared, at the latest.
+    pub flags_cleared: Option<Time>,
+    pub own_refusal_of_status: Option<Time>,
+    pub stop_sent: Option<Time>,
+    pub no_answer_said: Option<Time>,
+    pub runs: Option<By>,
+    pub ran_since_start: bool,
+    pub signals: Vec<Time>,
+    pub reads_since_signal: u32,
+    pub write_failed: Option<Time>,
+    pub closed: Option<Time>,
+    pub read_errors: Vec<Time>,
+    pub stalls: Vec<(Time, Time)>,
+    pub accepted: u64,
+    pub accepted_frames: u64,
+    pub is_complete: bool,
+    pub not_shown: bool,
+    pub failure_said: bool,
+    pub truth: Truth,
+    pub ending: Option<Ending>,
+}
+
+impl<'a> View<'a> {
+    pub fn new(plan: &'a Plan, log: &'a Log, wild: bool) -> View<'a> {
+        View {
+            options: Options::new(plan),
+            items: &plan.0,
+            log,
+            wild,
+            has_no_drop_counter: plan.has(&Item::NoDropCounter),
+            now: 0,
+            empty_at: None,
+            queued: VecDeque::new(),
+            last_read: None,
+            last_lines: Vec::new(),
+            last_read_at: 0,
+            groups: Vec::new(),
+            init_left: None,
+            start_left: None,
+            last_start_left: None,
+            frame: None,
+            frame_before: None,
+            frames_read: 0,
+            datagrams_read: 0,
+            status: None,
+            status_before_start: None,
+            start_ok: None,
+            running_status: None,
+            bus_off: None,
+            warning: None,
+            overrun: false,
+            flags_cleared: None,
+            own_refusal_of_status: None,
+            stop_sent: None,
+            no_answer_said: None,
+            runs: None,
+            ran_since_start: false,
+            signals: Vec::new(),
+            reads_since_signal: 0,
+            write_failed: None,
+            closed: None,
+            read_errors: Vec::new(),
+            stalls: Vec::new(),
+            accepted: 0,
+            accepted_frames: 0,
+            is_complete: false,
+            not_shown: false,
+            failure_said: false,
+            truth: Truth::default(),
+            ending: None,
+        }
+    }
+
+    /// How long the process stood still between these times.
+    pub fn stalled(&self, from: Time, to: Time) -> Time {
+        let overlap = |&(begin, end): &(Time, Time)| end.min(to).saturating_sub(begin.max(from));
+        self.stalls.iter().map(overlap).sum()
+    }
+
+    /// When the silence began, at the earliest and at the latest that it can be said: a frame arrived and was read.
+    pub fn silent_since(&self) -> Option<(Time, Time)> {
+        let start = self.start_left?;
+        Some(self.frame.map_or((start, start), |frame| (frame.arrived, frame.read)))
+    }
+
+    /// Something asked the session to end.
+    pub fn end_asked(&self) -> Option<Time> {
+        self.signals.first().copied().into_iter().chain(self.write_failed).min()
+    }
+
+    /// The session is over, or asked to end, or has printed all that was requested.
+    pub fn is_ending(&self) -> bool {
+        self.end_asked().is_some() || self.closed.is_some() || self.is_complete || self.failure_said || self.stop_sent.is_some()
+    }
+
+    pub fn streams(&self) -> bool {
+        self.start_left.is_some() && !self.is_ending()
+    }
+
+    /// The latest group of a command.
+    pub fn group(&self, verb: Verb) -> Option<&Group> {
+        self.groups.iter().rev().find(|group| group.verb == verb)
+    }
+
+    /// The evidence that the bus runs, the newest.
+    pub fn evidence(&self) -> Option<Time> {
+        [self.frame.map(|frame| frame.read), self.start_ok, self.running_status].into_iter().flatten().max()
+    }
+
+    /// What is certainly against it.
+    pub fn against(&self) -> Option<Time> {
+        let stopped = self.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
+        [stopped, self.own_refusal_of_status, self.stop_sent].into_iter().flatten().max()
+    }
+
+    pub fn said(&self) -> impl Iterator<Item = (Time, &'a str)> {
+        let log = self.log;
+        log.facts.iter().filter_map(|(at, fact)| match fact {
+            Fact::Said(message, _) => Some((*at, message.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether this line was read as an answer to a transmission of the group.
+    pub fn update(&mut self, now: Time, fact: &Fact) {
+        self.now = now;
+        match fact {
+            Fact::Sent(index) => self.on_sent(*index),
+            Fact::CarriedOut { runs, .. } | Fact::Happened { runs, .. } => {
+                self.runs = *runs;
+                self.ran_since_start |= runs.is_some() && self.start_left.is_some();
+            }
+            Fact::Arrived(packet) => self.queued.push_back((now, *packet)),
+            Fact::Read(packet) => self.on_read(*packet),
+            Fact::Empty { until } => {
+                self.empty_at = Some(*until);
+                self.reads_since_signal += 1;
+            }
+            Fact::ReadError(_) => {
+                self.read_errors.push(now);
+                self.reads_since_signal += 1;
+            }
+            Fact::Stalled { until } => self.stalls.push((now, *until)),
+            Fact::Signal => {
+                self.signals.push(now);
+                self.reads_since_signal = 0;
+            }
+            Fact::Pushed { bytes, datagrams, result } => self.on_pushed(bytes, *datagrams, *result),
+            Fact::Closed => self.closed = Some(now),
+            Fact::WriteFailed(_) => self.write_failed = self.write_failed.or(Some(now)),
+            Fact::Said(_, truth) => self.truth = *truth,
+            Fact::NotShown(_) => self.not_shown = true,
+            Fact::Ended(ending) => self.ending = Some(ending.clone()),
+            Fact::Dropped(_) | Fact::Shared(_) | Fact::Look { .. } | Fact::Written(_) => {}
+        }
+    }
+
+    fn on_sent(&mut self, index: usize) {
+        let transmission = &self.log.transmissions[index];
+        let left = u64::from(transmission.left);
+        let attempts = self.options.attempts;
+        let continues = self.groups.last().is_some_and(|group| {
+            let is_answered = group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
+            let may_repeat = if group.verb == Verb::Start { group.left == 0 } else { true };
+            group.line == transmission.line
+                && !is_answered
+                && may_repeat
+                && (group.transmissions.len() as u64) < attempts
+                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status)
+        });
+        if continues {
+            let group = self.groups.last_mut().expect("it continues");
+            group.last = self.now;
+            group.left += left;
+            group.transmissions.push(index);
+        } else {
+            let is_check = transmission.verb == Verb::Status
+                && self.groups.last().is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
+            self.groups.push(Group {
+                verb: transmission.verb,
+                line: transmission.line.clone(),
+                first: self.now,
+                last: self.now,
+                transmissions: vec![index],
+                left,
+                answered: None,
+                was_ok: false,
+                refusals: Vec::new(),
+                unknown: Vec::new(),
+                is_check,
+            });
+        }
+        if left == 0 {
+            return;
+        }
+        match transmission.verb {
+            Verb::Init => {
+                self.init_left.get_or_insert(self.now);
+            }
+            Verb::Start => {
+                self.start_left.get_or_insert(self.now);
+                self.last_start_left = Some(self.now);
+                self.ran_since_start |= self.runs.is_some();
+            }
+            Verb::Stop => self.stop_sent = self.start_left.map(|_| self.now).or(self.stop_sent),
+            _ => {}
+        }
+    }
+
+    fn on_read(&mut self, packet: usize) {
+        self.reads_since_signal += 1;
+        let arrived = self.queued.pop_front().map_or(self.now, |(arrived, _)| arrived);
+        let packet_read = &self.log.packets[packet];
+        let lines = protocol::lines(&packet_read.bytes);
+        (self.last_read, self.last_read_at) = (Some(packet), self.now);
+        if self.init_left.is_some() {
+            self.datagrams_read += 1;
+        }
+        for line in &lines {
+            self.on_line_read(line, packet_read.origin);
+        }
+        let port = self.options.port;
+        if self.start_left.is_some() && lines.contains(&Line::Frame(port)) {
+            self.frame_before = self.frame;
+            self.frame = Some(FrameRead { arrived, read: self.now });
+            self.frames_read += 1;
+            self.flags_cleared = Some(self.now);
+            (self.bus_off, self.warning) = (None, None);
+        }
+        self.last_lines = lines;
+    }
+
+    fn on_line_read(&mut self, line: &Line, origin: Origin) {
+        let (now, port) = (self.now, self.options.port);
+        let answers = match origin {
+            Origin::Answer(transmission) => Some(transmission),
+            _ => None,
+        };
+        let group = self.groups.iter_mut().rev().find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
+        match line {
+            Line::Ok => {
+                if let Some(group) = group {
+                    group.answered.get_or_insert(now);
+                    group.was_ok = true;
+                    if group.verb == Verb::Start {
+                        self.start_ok = Some(now);
+                    }
+                }
+            }
+            Line::Refused(text) => {
+                if let Some(group) = group {
+                    group.answered.get_or_insert(now);
+                    group.refusals.push(text.clone());
+                    if group.verb == Verb::Status && self.start_left.is_some() {
+                        self.own_refusal_of_status = Some(now);
+                    }
+                }
+            }
+            Line::Status(of, flags) if *of == port => {
+                if let Some(group) = group {
+                    group.answered.get_or_insert(now);
+                }
+                let status = StatusRead { read: now, flags: *flags, transmission: answers };
+                if self.start_left.is_none() {
+                    self.status_before_start = Some(status);
+                    return;
+                }
+                if !status.stopped() {
+                    self.running_status = Some(now);
+                }
+                self.overrun = flags[2] == b'O';
+                self.bus_off = (flags[0] == b'B').then_some(now);
+                self.warning = (flags[1] == b'E').then_some(now);
+                self.status = Some(status);
+            }
+            Line::Status(..) => {}
+            Line::Reply(text) => {
+                if let Some(group) = group {
+                    group.unknown.push(text.clone());
+                }
+            }
+            Line::Event(of, change) if *of == port => match change {
+                Change::BusOff => self.bus_off = Some(now),
+                Change::WarningSet => self.warning = Some(now),
+                Change::WarningReset => {
+                    self.flags_cleared = Some(now);
+                    (self.bus_off, self.warning) = (None, None);
+                }
+                Change::Other => {}
+            },
+            Line::Event(..) | Line::Frame(_) | Line::Other => {}
+        }
+    }
+
+    fn on_pushed(&mut self, bytes: &[u8], datagrams: u64, result: Pushed) {
+        if result == Pushed::Accepted {
+            self.accepted += datagrams;
+            if datagrams > 0 {
+                self.accepted_frames += frames_in(&self.options.format, bytes);
+            }
+        }
+        let done = if self.options.is_raw { self.accepted } else { self.accepted_frames };
+        self.is_complete |= self.options.count.is_some_and(|count| done >= count);
+    }
+
+    /// A message was judged.
+    pub fn after_message(&mut self, message: &str) {
+        for line in sentences::lines(message) {
+            match sentences::recognise(line) {
+                Sentence::NoData { why, .. } | Sentence::Idle { why, .. } if why.contains("no answer to STATUS") => {
+                    self.no_answer_said = Some(self.now);
+                }
+                _ => {}
+            }
+            if matches!(sentences::recognise(line), Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }) {
+                self.failure_said = true;
+            }
+        }
+    }
+}
+
+/// The frames that a piece of output holds.
+pub fn frames_in(format: &str, bytes: &[u8]) -> u64 {
+    let lines = || bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    match format {
+        "candump" => lines().count() as u64,
+        "influx" => lines().filter(|line| line.starts_with(b"can,")).count() as u64,
+        "pcap" => {
+            let (mut rest, mut frames) = (bytes, 0);
+            while let Some((header, after)) = rest.split_at_checked(16) {
+                let length = u32::from_le_bytes(header[8..12].try_into().expect("4 bytes")) as usize;
+                let Some((record, after)) = after.split_at_checked(length) else { break };
+                frames += u64::from(record.first().is_some_and(|first| first & 0x20 == 0));
+                rest = after;
+            }
+            frames
+        }
+        _ => 0,
+    }
+}
