@@ -494,7 +494,7 @@ impl Connection {
 
     fn on_datagram(&mut self, length: usize) -> Event<'_> {
         let datagram = &self.buffer[..length];
-        let answerable = self.sequencer.answerable(self.now);
+        let answerable = self.sequencer.answerable();
         let mut others = 0;
         let mut answers = 0;
         if answerable.is_some() || self.stage == Stage::BeforeStart {

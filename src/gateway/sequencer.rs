@@ -270,9 +270,9 @@ impl Sequencer {
         self.line.in_flight()
     }
 
-    /// The same, or a command that was given up, as long as answers to it may come.
-    pub(super) fn answerable(&self, now: Instant) -> Option<Command> {
-        self.line.answerable(now)
+    /// The same, or the latest that was in flight or given up, as long as answers to it may be read.
+    pub(super) fn answerable(&self) -> Option<Command> {
+        self.line.answerable()
     }
 
     /// Whether nothing is to be sent and no answer is awaited.
@@ -358,9 +358,10 @@ impl Sequencer {
 
     /// Sends `STOP` in place of everything that is not sent yet, see the [module](self). If one is under way, that goes on.
     pub fn begin_stop(&mut self, now: Instant) {
-        let refused_start = match &mut self.step {
-            Step::StopDue { .. } | Step::Stop | Step::CheckStop(_) => return,
-            Step::CheckStart(refusal) => Some(mem::take(refusal)),
+        let refused_start = match (&self.step, self.line.answer()) {
+            (Step::StopDue { .. } | Step::Stop | Step::CheckStop(_), _) => return,
+            (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
+            (Step::CheckStart(text), _) => Some(text.clone()),
             _ => None,
         };
         self.step = Step::StopDue { at: now + SETTLE, refused_start };

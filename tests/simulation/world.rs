@@ -25,8 +25,15 @@ const LAST_SIGNAL_AFTER: Time = 1000 * SECOND;
 enum Event {
     /// The item of the plan at this index.
     Planned(usize),
-    Tick { item: usize, number: u64 },
-    Request { transmission: usize, copy: Copy, sent_at: Time },
+    Tick {
+        item: usize,
+        number: u64,
+    },
+    Request {
+        transmission: usize,
+        copy: Copy,
+        sent_at: Time,
+    },
     Reply(usize),
     Error(ErrorKind),
     Write,
@@ -481,12 +488,7 @@ impl World {
             Some(Fate::Fails(error)) => Some(*error),
             _ => None,
         });
-        self.log.transmissions.push(Transmission {
-            verb: Verb::of(&line),
-            line,
-            at: self.now,
-            left: error.is_none(),
-        });
+        self.log.transmissions.push(Transmission { verb: Verb::of(&line), line, at: self.now, left: error.is_none() });
         self.log.add(self.now, Fact::Sent(number));
         match error {
             Some(SendError::Unreachable) => return Err(ErrorKind::NetworkUnreachable),
@@ -519,7 +521,8 @@ impl World {
         }
         let line = self.log.transmissions[transmission].line.clone();
         let Some((_, action)) = line.strip_prefix("CAN ").and_then(|rest| rest.split_once(' ')) else { return };
-        let refusal = self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
+        let refusal =
+            self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
         let is_status = action == "STATUS";
         let reply = if let Some((_, times, text)) = refusal {
             *times -= 1;
@@ -543,7 +546,12 @@ impl World {
         }
         let mut bytes = self.line(&reply);
         let mut frames = 0;
-        if self.packs && self.runs.is_some() && self.truth.stream_is_ours && self.device.passes(self.port, false, 0x100) && !self.truth.wrong_rate {
+        if self.packs
+            && self.runs.is_some()
+            && self.truth.stream_is_ours
+            && self.device.passes(self.port, false, 0x100)
+            && !self.truth.wrong_rate
+        {
             bytes.extend(self.line(&self.frame(Kind::Standard, 0)));
             frames = 1;
         }

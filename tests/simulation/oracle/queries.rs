@@ -89,9 +89,12 @@ impl Queries {
             format!("at {:?}", group.answered.map(seconds))
         });
         let unknown = group.unknown.last();
-        found.check(unknown.is_none_or(|text| line.contains(text.trim())), now, "12 an answer of unknown form is not quoted", || {
-            format!("{unknown:?}: {line}")
-        });
+        found.check(
+            unknown.is_none_or(|text| line.contains(text.trim())),
+            now,
+            "12 an answer of unknown form is not quoted",
+            || format!("{unknown:?}: {line}"),
+        );
         self.no_answer_said = Some(now);
     }
 
@@ -119,7 +122,9 @@ impl Area for Queries {
             }
         }
         match fact {
-            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => self.on_status_sent(view, found),
+            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => {
+                self.on_status_sent(view, found)
+            }
             Fact::Read(packet) => {
                 let lines = protocol::lines(&view.log.packets[*packet].bytes);
                 if lines.contains(&Line::Frame(view.options.port)) {
@@ -139,7 +144,8 @@ impl Area for Queries {
 
     fn on_line(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let sentence = recognise(line);
-        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_)) {
+        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_))
+        {
             return;
         }
         if matches!(sentence, Sentence::NoData { .. } | Sentence::Idle { .. } | Sentence::StartAgain) {

@@ -47,7 +47,11 @@ impl Options {
             timeout: time("--timeout", 1.0),
             attempts: plan.option("--attempts").and_then(|value| value.parse().ok()).unwrap_or(3),
             port: plan.option("--channel").and_then(|value| value.parse().ok()).unwrap_or(1),
-            filters: plan.options().filter(|(name, _)| *name == "--filter").map(|(_, value)| value.to_uppercase()).collect(),
+            filters: plan
+                .options()
+                .filter(|(name, _)| *name == "--filter")
+                .map(|(_, value)| value.to_uppercase())
+                .collect(),
             vendor_port: plan.option("--target").is_some_and(|target| target.ends_with(":19228")),
         }
     }
@@ -237,7 +241,11 @@ impl<'a> View<'a> {
 
     /// The session is over, or asked to end, or has printed all that was requested.
     pub fn is_ending(&self) -> bool {
-        self.end_asked().is_some() || self.closed.is_some() || self.is_complete || self.failure_said || self.stop_sent.is_some()
+        self.end_asked().is_some()
+            || self.closed.is_some()
+            || self.is_complete
+            || self.failure_said
+            || self.stop_sent.is_some()
     }
 
     pub fn streams(&self) -> bool {
@@ -307,7 +315,8 @@ impl<'a> View<'a> {
         let left = u64::from(transmission.left);
         let attempts = self.options.attempts;
         let continues = self.groups.last().is_some_and(|group| {
-            let is_answered = group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
+            let is_answered =
+                group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
             let may_repeat = if group.verb == Verb::Start { group.left == 0 } else { true };
             group.line == transmission.line
                 && !is_answered
@@ -322,7 +331,10 @@ impl<'a> View<'a> {
             group.transmissions.push(index);
         } else {
             let is_check = transmission.verb == Verb::Status
-                && self.groups.last().is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
+                && self
+                    .groups
+                    .last()
+                    .is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
             self.groups.push(Group {
                 verb: transmission.verb,
                 line: transmission.line.clone(),
@@ -383,7 +395,11 @@ impl<'a> View<'a> {
             Origin::Answer(transmission) => Some(transmission),
             _ => None,
         };
-        let group = self.groups.iter_mut().rev().find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
+        let group = self
+            .groups
+            .iter_mut()
+            .rev()
+            .find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
         match line {
             Line::Ok => {
                 if let Some(group) = group {
@@ -459,7 +475,10 @@ impl<'a> View<'a> {
                 }
                 _ => {}
             }
-            if matches!(sentences::recognise(line), Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }) {
+            if matches!(
+                sentences::recognise(line),
+                Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }
+            ) {
                 self.failure_said = true;
             }
         }
