@@ -286,7 +286,7 @@ impl Sequencer {
     }
 
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
-    pub(super) fn unchecked_start(&self) -> Option<Failure> {
+    pub fn unchecked_start(&self) -> Option<Failure> {
         match (&self.step, self.line.answer()) {
             (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
             (Step::CheckStart(text), _) | (Step::Start, Some(Answer::Refused(text))) => {
