@@ -44,8 +44,8 @@ impl RetryConfig {
         RetryConfig { timeout, attempts }
     }
 
-    /// How long the line settles before a handshake: a quarter of the timeout, at most 2 s.
-    pub(super) fn initial_quiet(&self) -> Duration {
+    /// How long a handshake waits before it sends `INIT`: a quarter of the timeout, at most 2 s.
+    pub fn initial_quiet(&self) -> Duration {
         (self.timeout / 4).min(Duration::from_secs(2))
     }
 

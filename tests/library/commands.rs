@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Answer, Busy, Cause, Failure, Outcome, Verb};
+use can_udp::gateway::{Answer, Busy, Cause, Outcome, Verb};
 use can_udp::{Connection, Event};
 
 use crate::simulator::{Gateway, Reaction};
-use crate::{TEST_TIMEOUT, count, open, open_channel, setup, wait_for};
+use crate::{TEST_TIMEOUT, count, failed, open, open_channel, setup, wait_for};
 
 /// Streams before the answer to START arrives.
 fn data_before_the_answer() -> Gateway {
     let late = |command: &str, _| match command {
-        "CAN 1 START\n" => Reaction::Delay(Duration::from_millis(60)),
+        "CAN 1 START\n" => Reaction::Delay(Duration::from_millis(150)),
         _ => Reaction::Answer,
     };
     Gateway::builder().frames_per_second(500.0).script(late).start()
@@ -29,8 +29,8 @@ fn completed(bus: &mut Connection, verb: Verb) -> Outcome {
 fn second_start_sends_a_handshake_of_its_own() {
     let gateway = data_before_the_answer();
     let mut bus = open(&gateway);
-    bus.start(&setup(100, 3)).expect("data has come");
-    bus.start(&setup(100, 3)).expect("a running bus is taken over");
+    bus.start(&setup(200, 3)).expect("data has come");
+    bus.start(&setup(200, 3)).expect("a running bus is taken over");
     assert_eq!(count(&gateway, "CAN 1 START"), 2, "{:?}", gateway.commands());
 }
 
@@ -92,15 +92,11 @@ fn refusing(status: Reaction) -> Gateway {
     Gateway::builder().refuse("CAN 1 START", "R ERR 3 start failed").script(script).start()
 }
 
-fn failed(event: Event<'_>) -> Option<Failure> {
-    if let Event::Failed(failure) = event { Some(failure) } else { None }
-}
-
 #[test]
 fn start_refused_after_data_is_a_failure() {
     let gateway = refusing(Reaction::Answer);
     let mut bus = open(&gateway);
-    bus.start(&setup(100, 3)).expect("data has come");
+    bus.start(&setup(200, 3)).expect("data has come");
     let deadline = Some(Instant::now() + TEST_TIMEOUT);
     assert!(matches!(bus.next_event(deadline), Event::Datagram(b"M 1 CSD 100 55\n")));
     let failure = wait_for(&mut bus, failed);
@@ -112,7 +108,7 @@ fn start_refused_after_data_is_a_failure() {
 fn refused_start_that_stop_overtakes_is_a_failure() {
     let gateway = refusing(Reaction::LoseRequest);
     let mut bus = open(&gateway);
-    bus.start(&setup(100, 3)).expect("data has come");
+    bus.start(&setup(200, 3)).expect("data has come");
     wait_for(&mut bus, |event| match event {
         Event::Sent { command, .. } if command.verb == Verb::Status => Some(()),
         _ => None,

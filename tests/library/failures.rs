@@ -6,7 +6,7 @@ use can_udp::gateway::{Cause, CommandError, Failure, OpenError, Takeover};
 use can_udp::{Channel, Connection, Setup};
 
 use crate::simulator::{Gateway, Reaction};
-use crate::{count, open, setup};
+use crate::{count, failed, open, setup, wait_for};
 
 #[track_caller]
 fn failure(gateway: &Gateway, setup: &Setup) -> Failure {
@@ -20,10 +20,10 @@ fn failure(gateway: &Gateway, setup: &Setup) -> Failure {
 fn missing_reply_names_gateway_attempts_and_what_came_instead() {
     let gateway = Gateway::builder().script(|_, _| Reaction::ReplyWith(b"PONG\n".to_vec())).start();
     let expected = format!(
-        "no reply to CAN 1 INIT STD 250 from {} in 2 attempts of 0.05 s (0.15 s in all); only this came: PONG",
+        "no reply to CAN 1 INIT STD 250 from {} in 2 attempts of 0.2 s (0.6 s in all); only this came: PONG",
         gateway.address()
     );
-    assert_eq!(failure(&gateway, &setup(50, 2)).to_string(), expected);
+    assert_eq!(failure(&gateway, &setup(200, 2)).to_string(), expected);
 }
 
 #[test]
@@ -58,7 +58,9 @@ fn zero_timeout_counts_as_one_millisecond() {
 #[test]
 fn refused_filter_ends_after_four_rounds_whatever_the_attempts() {
     let gateway = Gateway::builder().refuse("CAN 1 FILTER ADD", "R ERR 7 invalid identifier").start();
-    let failure = failure(&gateway, &setup(500, u32::MAX));
+    let mut bus = open(&gateway);
+    bus.begin_start(&setup(500, u32::MAX)).expect("it is idle");
+    let failure = wait_for(&mut bus, failed);
     assert!(matches!(failure.cause, Cause::InDoubt(_)), "{failure:?}");
     assert_eq!(count(&gateway, "CAN 1 FILTER ADD"), 4);
 }

@@ -21,7 +21,7 @@ mod wakers;
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::RetryConfig;
+use can_udp::gateway::{Failure, RetryConfig};
 use can_udp::{Channel, Connection, Event, Setup};
 use simulator::Gateway;
 
@@ -58,6 +58,10 @@ fn wait_for<T>(bus: &mut Connection, mut pick: impl FnMut(Event<'_>) -> Option<T
             }
         }
     }
+}
+
+fn failed(event: Event<'_>) -> Option<Failure> {
+    if let Event::Failed(failure) = event { Some(failure) } else { None }
 }
 
 fn count(gateway: &Gateway, prefix: &str) -> usize {
