@@ -643,3 +643,6 @@ impl std::error::Error for CommandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
