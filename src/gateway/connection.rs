@@ -644,3 +644,6 @@ impl std::error::Error for CommandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
