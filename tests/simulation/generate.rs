@@ -334,7 +334,7 @@ impl Generator {
         }
         .clamp(2 * MILLISECOND, latest.max(2 * MILLISECOND));
         let sooner = |rng: &mut Rng| rng.between(MILLISECOND, answered);
-        let later = |rng: &mut Rng| rng.between(answered, answered + rest);
+        let later = |rng: &mut Rng| rng.between(answered, (answered + rest).min(latest));
         let copy = |carried_out, answers: &[Time]| Copy { carried_out, answers: answers.to_vec() };
         Fate::Copies(match rng.below(10) {
             0 | 1 => vec![],

@@ -162,6 +162,8 @@ pub enum Fact {
     /// So many datagrams were written in all.
     Written(u64),
     WriteFailed(ErrorKind),
+    /// What is true when STOP is sent or stdout is closed.
+    Truth(Truth),
     /// A line on stderr, and what was true then. It may hold several lines.
     Said(String, Truth),
     NotShown(String),
@@ -225,6 +227,7 @@ impl Log {
                 Fact::Written(count) => format!("   {count} datagrams are written"),
                 Fact::WriteFailed(kind) => format!("   writing fails: {kind:?}"),
                 Fact::Said(line, _) => format!("   SAYS {}", line.trim_end()),
+                Fact::Truth(_) => continue,
                 Fact::NotShown(line) => format!("   (not shown) {}", line.trim_end()),
                 Fact::Ended(ending) => format!("   ENDED {ending:?}"),
             };

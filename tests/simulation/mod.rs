@@ -138,7 +138,7 @@ fn number(name: &str) -> Option<u64> {
 /// A violation of this claim, shortened, with its trace.
 fn report(claim: &str, seed: u64, wild: bool) -> String {
     let plan = generate::plan(seed, wild);
-    let fails = |plan: &Plan| check(plan, wild).1.iter().any(|violation| violation.claim == claim);
+    let fails = |plan: &Plan| (wild || plan.is_tame()) && check(plan, wild).1.iter().any(|violation| violation.claim == claim);
     let short = shrink::shrink(&plan, SHRINK_ATTEMPTS, fails);
     let (log, violations) = check(&short, wild);
     let detail = violations.iter().find(|violation| violation.claim == claim);
@@ -243,5 +243,13 @@ fn plans_are_read_as_they_are_written() {
         let plan = generate::plan(seed, seed % 2 == 0);
         let text = plan.to_string();
         assert_eq!(text.parse::<Plan>().expect("it was written"), plan, "{text}");
+    }
+}
+
+#[test]
+fn plans_are_within_the_assumptions() {
+    for seed in 0..5_000 {
+        let plan = generate::plan(seed, false);
+        assert!(plan.is_tame(), "seed {seed}:\n{plan}");
     }
 }

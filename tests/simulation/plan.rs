@@ -147,6 +147,22 @@ impl Plan {
         self.options().find(|(given, _)| *given == name).map(|(_, value)| value)
     }
 
+    /// Whether its faults are within what the conversation assumes: a copy is carried out and answered within two timeouts,
+    /// the others within 20 ms of the first answer.
+    pub fn is_tame(&self) -> bool {
+        let timeout: f64 = self.option("--timeout").and_then(|value| value.parse().ok()).unwrap_or(1.0);
+        let latest = 2 * (timeout * SECOND as f64) as Time;
+        self.0.iter().all(|item| match item {
+            Item::Fault(_, Fate::Copies(copies)) => {
+                let first = copies.iter().flat_map(|copy| &copy.answers).min().copied();
+                let last = first.map_or(latest, |first| first + 20 * SECOND / 1000 - 1).min(latest);
+                copies.iter().all(|copy| copy.carried_out <= last && copy.answers.iter().all(|&at| copy.carried_out <= at && at <= last))
+            }
+            Item::Delay(delay) => *delay + 5_000 < latest,
+            _ => true,
+        })
+    }
+
     pub fn options(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter_map(|item| match item {
             Item::Option(text) => Some(text.split_once(' ').unwrap_or((text, ""))),

@@ -75,7 +75,7 @@ fn simpler(item: &Item) -> Vec<Item> {
             let with = |from, to, every, pack| Item::Stream { from, to, every, pack, kind: *kind };
             let mut items = vec![with(*from, *to, *every, 1), with(*from, (from + to) / 2, *every, *pack)];
             items.push(with(*from, *from, *every, *pack));
-            items.push(with(*from, *to, every * 2, *pack));
+            items.push(with(*from, *to, (every * 2).min(100_000_000), *pack));
             items.extend(rounded(*from).into_iter().map(|from| with(from, *to, *every, *pack)));
             items.extend(rounded(*to).into_iter().map(|to| with(*from, to, *every, *pack)));
             items.extend(

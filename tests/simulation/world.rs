@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 
 use super::device::{ControllerState, Device};
 use super::log::{By, Fact, Log, MILLISECOND, Origin, Packet, Pushed, SECOND, Time, Transmission, Truth, Verb};
+use super::protocol::{self, Line};
 use super::plan::{Copy, Fate, Happening, Item, Kind, Plan, SendError};
 
 /// How long a datagram takes in one direction.
@@ -25,15 +26,8 @@ const LAST_SIGNAL_AFTER: Time = 1000 * SECOND;
 enum Event {
     /// The item of the plan at this index.
     Planned(usize),
-    Tick {
-        item: usize,
-        number: u64,
-    },
-    Request {
-        transmission: usize,
-        copy: Copy,
-        sent_at: Time,
-    },
+    Tick { item: usize, number: u64 },
+    Request { transmission: usize, copy: Copy, sent_at: Time },
     Reply(usize),
     Error(ErrorKind),
     Write,
@@ -368,7 +362,9 @@ impl World {
             Happening::StreamTaken(on) => self.truth.stream_is_ours = !on,
             Happening::Text(bytes) => {
                 if self.truth.power && !self.truth.port_closed {
-                    self.send_to_us(bytes.clone(), Origin::Text, 0);
+                    let is_frame = |line: &Line| matches!(line, Line::Frame(1..=4));
+                    let frames = protocol::lines(bytes).iter().filter(|line| is_frame(line)).count();
+                    self.send_to_us(bytes.clone(), Origin::Text, frames as u64);
                 }
                 return;
             }
@@ -488,7 +484,15 @@ impl World {
             Some(Fate::Fails(error)) => Some(*error),
             _ => None,
         });
-        self.log.transmissions.push(Transmission { verb: Verb::of(&line), line, at: self.now, left: error.is_none() });
+        self.log.transmissions.push(Transmission {
+            verb: Verb::of(&line),
+            line,
+            at: self.now,
+            left: error.is_none(),
+        });
+        if self.log.transmissions[number].verb == Verb::Stop {
+            self.log.add(self.now, Fact::Truth(self.truth()));
+        }
         self.log.add(self.now, Fact::Sent(number));
         match error {
             Some(SendError::Unreachable) => return Err(ErrorKind::NetworkUnreachable),
@@ -521,8 +525,7 @@ impl World {
         }
         let line = self.log.transmissions[transmission].line.clone();
         let Some((_, action)) = line.strip_prefix("CAN ").and_then(|rest| rest.split_once(' ')) else { return };
-        let refusal =
-            self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
+        let refusal = self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
         let is_status = action == "STATUS";
         let reply = if let Some((_, times, text)) = refusal {
             *times -= 1;
@@ -546,12 +549,7 @@ impl World {
         }
         let mut bytes = self.line(&reply);
         let mut frames = 0;
-        if self.packs
-            && self.runs.is_some()
-            && self.truth.stream_is_ours
-            && self.device.passes(self.port, false, 0x100)
-            && !self.truth.wrong_rate
-        {
+        if self.packs && self.runs.is_some() && self.truth.stream_is_ours && self.device.passes(self.port, false, 0x100) && !self.truth.wrong_rate {
             bytes.extend(self.line(&self.frame(Kind::Standard, 0)));
             frames = 1;
         }
@@ -603,6 +601,7 @@ impl World {
     pub fn close(&mut self) {
         if !self.stdout.closed {
             self.stdout.closed = true;
+            self.log.add(self.now, Fact::Truth(self.truth()));
             self.log.add(self.now, Fact::Closed);
             self.schedule_write(0);
         }

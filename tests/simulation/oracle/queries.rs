@@ -1,6 +1,6 @@
 //! Claims 7 to 12: when STATUS is sent, and what is said of its answers.
 
-use super::view::View;
+use super::view::{Group, Known, View};
 use super::{Area, Findings};
 use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, Verb, seconds};
 use crate::simulation::protocol::{self, Line};
@@ -38,13 +38,19 @@ impl Queries {
             format!("a frame at {}", seconds(since))
         });
         if group.transmissions.len() == 1 {
-            let too_soon = self.last_query.is_some_and(|last| now + SLACK < last + 60 * SECOND);
+            let stalled = view.stalled(now.saturating_sub(130 * SECOND), now);
+            let too_soon = self.last_query.is_some_and(|last| now + SLACK + stalled < last + 60 * SECOND);
             found.check(!too_soon, now, "9 STATUS more than once a minute", || {
                 format!("the last at {:?}", self.last_query.map(seconds))
             });
             self.last_query = Some(now);
-            let (answer, start) = (view.status.as_ref().map(|status| status.read), view.last_start_left);
+            let is_query = |index: usize| view.groups.iter().any(|group| !group.is_check && group.transmissions.contains(&index));
+            let in_time = |read: Time| view.frame.is_none_or(|frame| frame.read < view.group_before().map_or(0, |group| group.first) || frame.read > read);
+            let answer = view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
+            let (answer, start) = (answer.map(|status| status.read), view.last_start_left);
             let is_known = answer.is_some_and(|read| read > since && Some(read) > start && read + SLACK < now);
+            // START is still to be sent again.
+            let is_known = is_known && !(view.evidence().is_none() && view.status.as_ref().is_some_and(|status| status.stopped()));
             let refused = view.own_refusal_of_status.is_some_and(|read| Some(read) > answer);
             let unanswered = view.no_answer_said.is_some_and(|said| Some(said) > answer);
             found.check(!is_known || refused || unanswered, now, "9 STATUS again, though the state is known", || {
@@ -53,61 +59,50 @@ impl Queries {
         }
     }
 
-    fn check_flags(&self, view: &View<'_>, line: &str, found: &mut Findings) {
+    fn check_flags(view: &View<'_>, line: &str, found: &mut Findings) {
         let now = view.now;
-        let has = |text| line.contains(text);
-        // RESET may leave bus off as it is.
-        if has("bus off") {
-            found.check(view.bus_off.is_some(), now, "10 bus off, but nothing says so", || line.to_owned());
-        }
-        if has("error warning level") || has("warning level") {
-            found.check(view.warning.is_some(), now, "10 error warning level, but nothing says so", || line.to_owned());
-        }
-        if has("data overrun") {
-            found.check(view.overrun, now, "10 data overrun, but no flag says so", || line.to_owned());
-        }
-        let state = |stopped| view.status.as_ref().is_some_and(|status| status.stopped() == stopped);
-        if has("the controller is running") {
-            found.check(state(false), now, "10 running, but STATUS does not say so", || line.to_owned());
-        }
-        if has("the controller is stopped") {
-            let is_newest = state(true) && view.status.as_ref().map(|status| status.read) > view.last_start_left;
-            let is_newest = is_newest || (state(true) && line.contains("sending START again"));
-            found.check(is_newest, now, "10 stopped, but STATUS does not say so", || line.to_owned());
+        // The sentence about an idle timeout is older than the answers to STOP.
+        let any = |holds: fn(&Known) -> bool| view.known().any(|known| holds(&known));
+        let mut check = |text, holds: fn(&Known) -> bool, claim| {
+            found.check(!line.contains(text) || any(holds), now, claim, || line.to_owned());
+        };
+        check("bus off", |known| known.bus_off, "10 bus off, but nothing says so");
+        check("warning level", |known| known.warning, "10 error warning level, but nothing says so");
+        check("data overrun", |known| known.overrun, "10 data overrun, but no flag says so");
+        check("the controller is running", |known| known.says_stopped(false), "10 running, but STATUS does not say so");
+        if !line.contains("sending START again") {
+            check("the controller is stopped", |known| known.says_stopped(true), "10 stopped, but STATUS does not say so");
+        } else {
+            let says = |known: &Known| known.status.as_ref().is_some_and(|status| status.stopped());
+            check("the controller is stopped", says, "10 stopped, but STATUS does not say so");
         }
     }
 
     fn on_no_answer(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let now = view.now;
-        let Some(group) = view.group(Verb::Status) else {
-            return found.add(now, "11 no answer to STATUS that was not sent", line);
-        };
-        let waited = now + SLACK >= group.last + view.options.answer_window() || group.left == 0;
-        found.check(waited, now, "11 no answer to STATUS, too soon", || format!("sent at {}", seconds(group.last)));
-        let answered = group.answered.is_some_and(|read| read < now);
-        found.check(!answered, now, "11 no answer to STATUS, but one was read", || {
-            format!("at {:?}", group.answered.map(seconds))
-        });
-        let unknown = group.unknown.last();
-        found.check(
-            unknown.is_none_or(|text| line.contains(text.trim())),
-            now,
-            "12 an answer of unknown form is not quoted",
-            || format!("{unknown:?}: {line}"),
-        );
         self.no_answer_said = Some(now);
+        let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
+        let in_silence = view.groups.iter().filter(|group| group.verb == Verb::Status && group.first >= since);
+        let queries: Vec<Group> = view.known().filter_map(|known| known.query).chain(in_silence.cloned()).collect();
+        if queries.is_empty() {
+            return found.add(now, "11 no answer to STATUS that was not sent", line);
+        }
+        let all = |holds: &dyn Fn(&Group) -> bool| queries.iter().any(holds);
+        let waited = |group: &Group| group.last_left.is_none_or(|sent| now + SLACK >= sent + view.options.answer_window());
+        found.check(all(&waited), now, "11 no answer to STATUS, too soon", || format!("{queries:?}"));
+        let unanswered = |group: &Group| waited(group) && group.answered.is_none_or(|read| read >= now);
+        found.check(all(&unanswered), now, "11 no answer to STATUS, but one was read", || format!("{queries:?}"));
+        let quoted = |group: &Group| group.unknown.last().is_none_or(|text| line.contains(text.trim()));
+        found.check(all(&quoted), now, "12 an answer of unknown form is not quoted", || format!("{queries:?}: {line}"));
     }
 
-    fn on_refused(&self, view: &View<'_>, line: &str, found: &mut Findings) {
-        let now = view.now;
-        let Some(group) = view.group(Verb::Status) else {
-            return found.add(now, "12 answers STATUS, but it was not sent", line);
-        };
+    fn on_refused(view: &View<'_>, line: &str, found: &mut Findings) {
         let quoted = |text: &String| line.to_uppercase().contains(&text.trim().to_uppercase());
-        let is_ours = group.refusals.iter().any(quoted) || group.unknown.iter().any(quoted);
-        found.check(is_ours, now, "12 answers STATUS with something that is no answer to it", || {
-            format!("{line}: {:?}", group.refusals)
-        });
+        let is_ours = |group: &Group| group.refusals.iter().any(quoted) || group.unknown.iter().any(quoted);
+        let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
+        let in_silence = view.groups.iter().filter(|group| group.verb == Verb::Status && group.first >= since).cloned();
+        let fits = view.known().filter_map(|known| known.query).chain(in_silence).any(|group| is_ours(&group));
+        found.check(fits, view.now, "12 answers STATUS with something that is no answer to it", || line.to_owned());
     }
 }
 
@@ -122,9 +117,7 @@ impl Area for Queries {
             }
         }
         match fact {
-            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => {
-                self.on_status_sent(view, found)
-            }
+            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => self.on_status_sent(view, found),
             Fact::Read(packet) => {
                 let lines = protocol::lines(&view.log.packets[*packet].bytes);
                 if lines.contains(&Line::Frame(view.options.port)) {
@@ -144,19 +137,18 @@ impl Area for Queries {
 
     fn on_line(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let sentence = recognise(line);
-        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_))
-        {
+        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_)) {
             return;
         }
         if matches!(sentence, Sentence::NoData { .. } | Sentence::Idle { .. } | Sentence::StartAgain) {
             (self.correction_due, self.no_answer_said) = (None, None);
         }
-        self.check_flags(view, line, found);
+        Self::check_flags(view, line, found);
         if line.contains("no answer to STATUS") {
             self.on_no_answer(view, line, found);
         }
         if line.contains("answers STATUS with") {
-            self.on_refused(view, line, found);
+            Self::on_refused(view, line, found);
         }
     }
 

@@ -48,6 +48,7 @@ impl Silences {
             });
         }
         self.messages_in_gap = false;
+        self.told = None;
     }
 
     /// Claim 5, for a silence that lasts until `until`.
@@ -57,7 +58,7 @@ impl Silences {
         if self.explained || options.status_after == 0 || options.quiet || view.not_shown {
             return;
         }
-        let until = view.end_asked().map_or(until, |at| at.min(until));
+        let until = [view.end_asked(), view.stop_tried].into_iter().flatten().fold(until, Time::min);
         let since = since.map_or(start, |frame| frame.read);
         let limit = options.query_after() + 60 * SECOND + 2 * options.command_time() + options.answer_window() + SECOND;
         let lasted = until.saturating_sub(since).saturating_sub(view.stalled(since, until));
@@ -83,8 +84,8 @@ impl Silences {
         let (Some(frame), true) = (view.frame, is_at_frame) else {
             return found.add(now, "2 data resumed, but no frame came", format!("{:?}", view.last_lines));
         };
-        let start = view.start_left.unwrap_or(0);
-        let before = view.frame_before.map_or((start, start), |before| (before.arrived, before.read));
+        let start = (view.start_left.unwrap_or(0), view.start_by.unwrap_or(0));
+        let before = view.frame_before.map_or(start, |before| (before.arrived, before.read));
         if let Err(error) = Self::check_seconds(view, said, before, (frame.arrived, frame.read)) {
             found.add(now, "2 data resumed after a wrong time", error);
         }
@@ -106,7 +107,7 @@ impl Silences {
         let Some(since) = view.silent_since() else {
             return found.add(now, "3 no data before START", why);
         };
-        let earliest = view.empty_at.unwrap_or(0).max(view.last_read_at).min(now);
+        let earliest = view.decided_at();
         if let Err(error) = Self::check_seconds(view, said, since, (earliest, now)) {
             found.add(now, "3 no data for a wrong time", error);
         }
@@ -133,6 +134,7 @@ impl Area for Silences {
                 found.add(at, "2 a reported silence ends without data resumed", "");
             }
             self.resume_is_due = None;
+            self.reported = false;
         }
         match fact {
             Fact::Read(_)

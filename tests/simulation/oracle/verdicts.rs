@@ -45,21 +45,26 @@ impl Verdicts {
     fn check_claim(&self, view: &View<'_>, claim: Claim, line: &str, found: &mut Findings) {
         let now = view.now;
         let (evidence, against) = (view.evidence(), view.against());
-        let is_newest = evidence.is_some() && evidence > against;
+        let is_newest = evidence.is_some() && evidence >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
-        let age = evidence.map_or(Time::MAX, |at| now.saturating_sub(at).saturating_sub(unknowable));
+        let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
         let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
-        let detail =
-            || format!("{line}: evidence at {:?}, against it at {:?}", evidence.map(seconds), against.map(seconds));
+        let detail = || {
+            format!(
+                "{line}: evidence at {:?}, against it at {:?}",
+                evidence.map(seconds),
+                against.map(seconds)
+            )
+        };
         match claim {
+            Claim::Runs if view.start_left.is_none() => {
+                let says_so = view.status_before_start.as_ref().is_some_and(|status| !status.stopped() && now <= status.read + FRESH);
+                found.check(says_so, now, "27 still runs, without evidence that is newer than anything against it", detail);
+            }
             Claim::Runs => {
-                found.check(
-                    is_newest,
-                    now,
-                    "27 still runs, without evidence that is newer than anything against it",
-                    detail,
-                );
-                found.check(age <= FRESH + SLACK, now, "27 still runs, by evidence that is too old", detail);
+                found.check(is_newest, now, "27 still runs, without evidence that is newer than anything against it", detail);
+                let is_report = recognise(line) == Sentence::Bus;
+                found.check(age <= FRESH + SLACK || !is_report, now, "27 still runs, by evidence that is too old", detail);
             }
             Claim::LastFrame(said) => {
                 let Some(frame) = view.frame else {
@@ -80,8 +85,8 @@ impl Verdicts {
                 let Some(status) = view.status.as_ref().filter(|status| status.stopped()) else {
                     return found.add(now, "29 reported stopped, but it was not", line);
                 };
-                let low = seconds(now.saturating_sub(status.read).saturating_sub(unknowable)) - 0.6;
-                let high = seconds(now - status.read) + 0.6;
+                let low = seconds(now.saturating_sub(status.read_by).saturating_sub(unknowable)) - 0.6;
+                let high = seconds(now - status.since) + 0.6;
                 found.check((low..=high).contains(&said), now, "29 the age of the report is wrong", || {
                     format!("{said}, but {low} to {high}")
                 });
@@ -89,10 +94,7 @@ impl Verdicts {
                 found.check(!newer, now, "29 reported stopped, but something newer came", detail);
             }
         }
-        if matches!(claim, Claim::MayRun | Claim::LastFrame(_))
-            && recognise(line) == Sentence::Bus
-            && view.start_left.is_some()
-        {
+        if matches!(claim, Claim::MayRun | Claim::LastFrame(_)) && recognise(line) == Sentence::Bus && view.start_left.is_some() {
             let sure = is_newest && age + SLACK < FRESH && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
@@ -106,18 +108,18 @@ impl Verdicts {
         }
     }
 
-    fn check_contradictions(&self, at: Time, found: &mut Findings) {
+    fn check_contradictions(&self, view: &View<'_>, found: &mut Findings) {
         let is = |claim: &Claim| match claim {
             Claim::Runs => 0,
             Claim::MayRun | Claim::LastFrame(_) => 1,
-            Claim::Halted => 2,
-            Claim::NotStarted => 3,
-            Claim::ReportedStopped(_) => 4,
+            Claim::Halted | Claim::NotStarted | Claim::ReportedStopped(_) => 2,
         };
         for (index, (first, line)) in self.claimed.iter().enumerate() {
             for (second, other) in &self.claimed[index + 1..] {
-                let differ = is(first) != is(second) && line != other;
-                found.check(!differ, at, "31 the last lines contradict each other", || format!("{line} / {other}"));
+                // The report is later than the failure if the process stood still.
+                let is_late = view.stalled(view.now.saturating_sub(30 * SECOND), view.now) > SECOND;
+                let differ = is(first) != is(second) && line != other && !is_late;
+                found.check(!differ, view.now, "31 the last lines contradict each other", || format!("{line} / {other}"));
             }
         }
     }
@@ -156,26 +158,19 @@ impl Area for Verdicts {
         match sentence {
             Sentence::Restarting { is_certain } => {
                 let init = view.group(Verb::Init);
-                let says_10 =
-                    init.is_some_and(|init| init.refusals.iter().any(|text| protocol::error_number(text) == Some(10)));
+                let says_10 = init.is_some_and(|init| init.refusals.iter().any(|text| protocol::error_number(text) == Some(10)));
                 let runs = view.status_before_start.as_ref().is_some_and(|status| !status.stopped());
                 found.check(!is_certain || says_10 || runs, now, "32 already running, but nothing says so", || {
                     format!("{:?}", init.map(|init| &init.refusals))
                 });
-                found.check(is_certain || !(says_10 || runs), now, "32 may have been running, but it was", || {
+                let only_10 = says_10 && init.is_some_and(|init| init.refusals.len() == 1);
+                found.check(is_certain || !(only_10 || runs), now, "32 may have been running, but it was", || {
                     format!("{:?}", init.map(|init| &init.refusals))
                 });
             }
             _ if line.contains("was running and is stopped now") => {
-                found.check(
-                    view.runs.is_none() || self.last_stop_by_us.is_some() && view.runs == Some(By::Other),
-                    now,
-                    "32 is stopped now, but it runs",
-                    || line.to_owned(),
-                );
-                found.check(self.last_stop_by_us.is_some(), now, "32 is stopped now, but no STOP arrived", || {
-                    line.to_owned()
-                });
+                found.check(view.runs.is_none() || self.last_stop_by_us.is_some() && view.runs == Some(By::Other), now, "32 is stopped now, but it runs", || line.to_owned());
+                found.check(self.last_stop_by_us.is_some(), now, "32 is stopped now, but no STOP arrived", || line.to_owned());
             }
             _ => {}
         }
@@ -183,7 +178,7 @@ impl Area for Verdicts {
 
     fn on_end(&mut self, view: &View<'_>, found: &mut Findings) {
         if matches!(view.ending, Some(Ending::Code(_))) {
-            self.check_contradictions(view.now, found);
+            self.check_contradictions(view, found);
         }
     }
 }

@@ -47,11 +47,7 @@ impl Options {
             timeout: time("--timeout", 1.0),
             attempts: plan.option("--attempts").and_then(|value| value.parse().ok()).unwrap_or(3),
             port: plan.option("--channel").and_then(|value| value.parse().ok()).unwrap_or(1),
-            filters: plan
-                .options()
-                .filter(|(name, _)| *name == "--filter")
-                .map(|(_, value)| value.to_uppercase())
-                .collect(),
+            filters: plan.options().filter(|(name, _)| *name == "--filter").map(|(_, value)| value.to_uppercase()).collect(),
             vendor_port: plan.option("--target").is_some_and(|target| target.ends_with(":19228")),
         }
     }
@@ -79,12 +75,17 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 pub struct FrameRead {
     pub arrived: Time,
+    /// When it was read, at the latest for all that the process knows: it may have stood still before it looked at the clock.
     pub read: Time,
 }
 
 #[derive(Clone, Debug)]
 pub struct StatusRead {
     pub read: Time,
+    /// The same at the latest for all that the process knows.
+    pub read_by: Time,
+    /// When the first of several answers in a row was read that say the same.
+    pub since: Time,
     pub flags: [u8; 5],
     pub transmission: Option<usize>,
 }
@@ -95,6 +96,29 @@ impl StatusRead {
     }
 }
 
+/// What the process knows of the bus.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub silent_since: Time,
+    pub status: Option<StatusRead>,
+    pub bus_off: bool,
+    pub warning: bool,
+    pub overrun: bool,
+    /// The last STATUS that was sent.
+    pub query: Option<Group>,
+    pub frames: u64,
+    pub last_start: Option<Time>,
+    pub start_ok: Option<Time>,
+}
+
+impl Known {
+    /// Whether the last answer to STATUS says so, and nothing is newer.
+    pub fn says_stopped(&self, stopped: bool) -> bool {
+        let status = self.status.as_ref().filter(|status| status.stopped() == stopped);
+        status.is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
+    }
+}
+
 /// Transmissions of one command, the same text in a row.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -102,6 +126,8 @@ pub struct Group {
     pub line: String,
     pub first: Time,
     pub last: Time,
+    /// When the last one that left was sent.
+    pub last_left: Option<Time>,
     pub transmissions: Vec<usize>,
     pub left: u64,
     /// When an answer was read that belongs to it.
@@ -133,6 +159,8 @@ pub struct View<'a> {
     pub groups: Vec<Group>,
     pub init_left: Option<Time>,
     pub start_left: Option<Time>,
+    /// The same at the latest for all that the process knows.
+    pub start_by: Option<Time>,
     pub last_start_left: Option<Time>,
     pub frame: Option<FrameRead>,
     pub frame_before: Option<FrameRead>,
@@ -153,6 +181,16 @@ pub struct View<'a> {
     pub flags_cleared: Option<Time>,
     pub own_refusal_of_status: Option<Time>,
     pub stop_sent: Option<Time>,
+    /// STOP was sent, or could not be.
+    pub stop_tried: Option<Time>,
+    /// `--idle-timeout` was over once, for all that can be told from outside.
+    pub idle_over: bool,
+    /// START left after a signal, and something was read in between.
+    pub started_after_signal: bool,
+    /// What was known when the session ended, or could have.
+    pub at_end: Vec<Known>,
+    /// When the silence began in which STOP was first sent, or stdout closed.
+    pub silent_at_end: Option<(Time, Time)>,
     pub no_answer_said: Option<Time>,
     pub runs: Option<By>,
     pub ran_since_start: bool,
@@ -188,6 +226,7 @@ impl<'a> View<'a> {
             groups: Vec::new(),
             init_left: None,
             start_left: None,
+            start_by: None,
             last_start_left: None,
             frame: None,
             frame_before: None,
@@ -203,6 +242,11 @@ impl<'a> View<'a> {
             flags_cleared: None,
             own_refusal_of_status: None,
             stop_sent: None,
+            stop_tried: None,
+            idle_over: false,
+            started_after_signal: false,
+            at_end: Vec::new(),
+            silent_at_end: None,
             no_answer_said: None,
             runs: None,
             ran_since_start: false,
@@ -231,7 +275,7 @@ impl<'a> View<'a> {
     /// When the silence began, at the earliest and at the latest that it can be said: a frame arrived and was read.
     pub fn silent_since(&self) -> Option<(Time, Time)> {
         let start = self.start_left?;
-        Some(self.frame.map_or((start, start), |frame| (frame.arrived, frame.read)))
+        Some(self.frame.map_or((start, self.start_by.unwrap_or(start)), |frame| (frame.arrived, frame.read)))
     }
 
     /// Something asked the session to end.
@@ -241,11 +285,7 @@ impl<'a> View<'a> {
 
     /// The session is over, or asked to end, or has printed all that was requested.
     pub fn is_ending(&self) -> bool {
-        self.end_asked().is_some()
-            || self.closed.is_some()
-            || self.is_complete
-            || self.failure_said
-            || self.stop_sent.is_some()
+        self.end_asked().is_some() || self.closed.is_some() || self.is_complete || self.failure_said || self.stop_tried.is_some() || self.idle_over
     }
 
     pub fn streams(&self) -> bool {
@@ -257,6 +297,11 @@ impl<'a> View<'a> {
         self.groups.iter().rev().find(|group| group.verb == verb)
     }
 
+    /// The STATUS before the latest one.
+    pub fn group_before(&self) -> Option<&Group> {
+        self.groups.iter().rev().filter(|group| group.verb == Verb::Status).nth(1)
+    }
+
     /// The evidence that the bus runs, the newest.
     pub fn evidence(&self) -> Option<Time> {
         [self.frame.map(|frame| frame.read), self.start_ok, self.running_status].into_iter().flatten().max()
@@ -265,7 +310,10 @@ impl<'a> View<'a> {
     /// What is certainly against it.
     pub fn against(&self) -> Option<Time> {
         let stopped = self.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
-        [stopped, self.own_refusal_of_status, self.stop_sent].into_iter().flatten().max()
+        // Until the line has settled a better answer may come.
+        let settled = self.now.saturating_sub(self.options.answer_window());
+        let refusal = self.own_refusal_of_status.filter(|&read| read <= settled);
+        [stopped, refusal, self.stop_sent].into_iter().flatten().max()
     }
 
     pub fn said(&self) -> impl Iterator<Item = (Time, &'a str)> {
@@ -278,6 +326,14 @@ impl<'a> View<'a> {
 
     /// Whether this line was read as an answer to a transmission of the group.
     pub fn update(&mut self, now: Time, fact: &Fact) {
+        let ends = matches!(fact, Fact::Closed) || matches!(fact, Fact::Sent(index) if self.log.transmissions[*index].verb == Verb::Stop);
+        if ends && self.silent_at_end.is_none() {
+            self.silent_at_end = self.silent_since();
+        }
+        let is_idle = self.at_end.is_empty() && self.idle_at().is_some_and(|at| now >= at);
+        if self.start_left.is_some() && (is_idle || ends && self.at_end.len() < 3) {
+            self.at_end.push(self.known_now());
+        }
         self.now = now;
         match fact {
             Fact::Sent(index) => self.on_sent(*index),
@@ -295,7 +351,7 @@ impl<'a> View<'a> {
                 self.read_errors.push(now);
                 self.reads_since_signal += 1;
             }
-            Fact::Stalled { until } => self.stalls.push((now, *until)),
+            Fact::Stalled { until } => self.on_stalled(*until),
             Fact::Signal => {
                 self.signals.push(now);
                 self.reads_since_signal = 0;
@@ -303,7 +359,7 @@ impl<'a> View<'a> {
             Fact::Pushed { bytes, datagrams, result } => self.on_pushed(bytes, *datagrams, *result),
             Fact::Closed => self.closed = Some(now),
             Fact::WriteFailed(_) => self.write_failed = self.write_failed.or(Some(now)),
-            Fact::Said(_, truth) => self.truth = *truth,
+            Fact::Said(_, truth) | Fact::Truth(truth) => self.truth = *truth,
             Fact::NotShown(_) => self.not_shown = true,
             Fact::Ended(ending) => self.ending = Some(ending.clone()),
             Fact::Dropped(_) | Fact::Shared(_) | Fact::Look { .. } | Fact::Written(_) => {}
@@ -315,31 +371,34 @@ impl<'a> View<'a> {
         let left = u64::from(transmission.left);
         let attempts = self.options.attempts;
         let continues = self.groups.last().is_some_and(|group| {
-            let is_answered =
-                group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
+            let is_answered = group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
             let may_repeat = if group.verb == Verb::Start { group.left == 0 } else { true };
+            // A STOP that overtook is followed by another one at once, or when the line has settled.
+            let apart = self.now - group.last;
+            let late = apart > self.options.timeout * 11 / 10 + self.stalled(group.last, self.now);
+            let is_apart = group.verb == Verb::Stop && (late || apart < self.options.timeout / 2);
             group.line == transmission.line
+                && !is_apart
                 && !is_answered
                 && may_repeat
                 && (group.transmissions.len() as u64) < attempts
-                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status)
+                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status || group.is_check)
         });
         if continues {
             let group = self.groups.last_mut().expect("it continues");
             group.last = self.now;
             group.left += left;
+            group.last_left = if left > 0 { Some(self.now) } else { group.last_left };
             group.transmissions.push(index);
         } else {
             let is_check = transmission.verb == Verb::Status
-                && self
-                    .groups
-                    .last()
-                    .is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
+                && self.groups.last().is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
             self.groups.push(Group {
                 verb: transmission.verb,
                 line: transmission.line.clone(),
                 first: self.now,
                 last: self.now,
+                last_left: transmission.left.then_some(self.now),
                 transmissions: vec![index],
                 left,
                 answered: None,
@@ -349,6 +408,9 @@ impl<'a> View<'a> {
                 is_check,
             });
         }
+        if transmission.verb == Verb::Stop && self.start_left.is_some() {
+            self.stop_tried.get_or_insert(self.now);
+        }
         if left == 0 {
             return;
         }
@@ -357,11 +419,14 @@ impl<'a> View<'a> {
                 self.init_left.get_or_insert(self.now);
             }
             Verb::Start => {
-                self.start_left.get_or_insert(self.now);
+                if self.start_left.is_none() {
+                    (self.start_left, self.start_by) = (Some(self.now), Some(self.now));
+                    self.started_after_signal = !self.signals.is_empty() && self.reads_since_signal > 0;
+                }
                 self.last_start_left = Some(self.now);
                 self.ran_since_start |= self.runs.is_some();
             }
-            Verb::Stop => self.stop_sent = self.start_left.map(|_| self.now).or(self.stop_sent),
+            Verb::Stop if self.start_left.is_some() => self.stop_sent = Some(self.now),
             _ => {}
         }
     }
@@ -374,6 +439,13 @@ impl<'a> View<'a> {
         (self.last_read, self.last_read_at) = (Some(packet), self.now);
         if self.init_left.is_some() {
             self.datagrams_read += 1;
+        }
+        if lines.contains(&Line::Frame(self.options.port)) {
+            // It may have come too late.
+            self.idle_over |= self.idle_at().is_some_and(|at| arrived >= at);
+            if !self.is_ending() {
+                self.at_end.clear();
+            }
         }
         for line in &lines {
             self.on_line_read(line, packet_read.origin);
@@ -395,11 +467,7 @@ impl<'a> View<'a> {
             Origin::Answer(transmission) => Some(transmission),
             _ => None,
         };
-        let group = self
-            .groups
-            .iter_mut()
-            .rev()
-            .find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
+        let group = self.groups.iter_mut().rev().find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
         match line {
             Line::Ok => {
                 if let Some(group) = group {
@@ -414,7 +482,9 @@ impl<'a> View<'a> {
                 if let Some(group) = group {
                     group.answered.get_or_insert(now);
                     group.refusals.push(text.clone());
-                    if group.verb == Verb::Status && self.start_left.is_some() {
+                    // A frame since the question is newer.
+                    let is_newest = self.frame.is_none_or(|frame| frame.read < group.first);
+                    if group.verb == Verb::Status && self.start_left.is_some() && is_newest {
                         self.own_refusal_of_status = Some(now);
                     }
                 }
@@ -423,7 +493,9 @@ impl<'a> View<'a> {
                 if let Some(group) = group {
                     group.answered.get_or_insert(now);
                 }
-                let status = StatusRead { read: now, flags: *flags, transmission: answers };
+                let same = self.status.as_ref().filter(|last| last.flags == *flags && Some(last.since) > self.last_start_left);
+                let since = same.map_or(now, |last| last.since);
+                let status = StatusRead { read: now, read_by: now, since, flags: *flags, transmission: answers };
                 if self.start_left.is_none() {
                     self.status_before_start = Some(status);
                     return;
@@ -432,13 +504,17 @@ impl<'a> View<'a> {
                     self.running_status = Some(now);
                 }
                 self.overrun = flags[2] == b'O';
-                self.bus_off = (flags[0] == b'B').then_some(now);
-                self.warning = (flags[1] == b'E').then_some(now);
+                // A status that was asked for before an event does not clear it.
+                let asked = answers.map(|index| self.log.transmissions[index].at);
+                let newer = |event: &Time| Some(*event) >= asked;
+                self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
+                self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
                 self.status = Some(status);
             }
             Line::Status(..) => {}
             Line::Reply(text) => {
-                if let Some(group) = group {
+                // Whatever it answers: it cannot be told.
+                if let Some(group) = self.groups.last_mut().filter(|group| group.verb == Verb::Status) {
                     group.unknown.push(text.clone());
                 }
             }
@@ -452,6 +528,55 @@ impl<'a> View<'a> {
                 Change::Other => {}
             },
             Line::Event(..) | Line::Frame(_) | Line::Other => {}
+        }
+    }
+
+    fn on_stalled(&mut self, until: Time) {
+        self.stalls.push((self.now, until));
+        // It may not have looked at the clock between what it did last and this.
+        let now = self.now;
+        let frame = self.frame.as_mut().map(|frame| &mut frame.read);
+        let status = self.status.as_mut().map(|status| &mut status.read_by);
+        let others = [&mut self.start_by, &mut self.start_ok, &mut self.running_status].into_iter().flatten();
+        for time in others.chain(frame).chain(status).filter(|time| **time == now) {
+            *time = until;
+        }
+    }
+
+    /// The earliest time at which what is done now can have been decided: after the last read, or before the process stood
+    /// still.
+    pub fn decided_at(&self) -> Time {
+        let looked = self.empty_at.unwrap_or(0).max(self.last_read_at).min(self.now);
+        self.before_stall(looked)
+    }
+
+    /// A time, or when the process began to stand still shortly before it.
+    pub fn before_stall(&self, time: Time) -> Time {
+        let stall = self.stalls.iter().rev().find(|(begin, end)| *begin <= time && end + MILLISECOND >= time);
+        stall.map_or(time, |(begin, _)| *begin)
+    }
+
+    /// What is known, now and when the session ended.
+    pub fn known(&self) -> impl Iterator<Item = Known> {
+        self.at_end.iter().cloned().chain([self.known_now()])
+    }
+
+    /// When `--idle-timeout` ends the session, at the earliest.
+    fn idle_at(&self) -> Option<Time> {
+        Some(self.silent_since()?.0 + self.options.idle?)
+    }
+
+    fn known_now(&self) -> Known {
+        Known {
+            silent_since: self.silent_since().map_or(0, |(arrived, _)| arrived),
+            status: self.status.clone(),
+            bus_off: self.bus_off.is_some(),
+            warning: self.warning.is_some(),
+            overrun: self.overrun,
+            query: self.group(Verb::Status).cloned(),
+            frames: self.frames_read,
+            last_start: self.last_start_left,
+            start_ok: self.start_ok,
         }
     }
 
@@ -475,10 +600,7 @@ impl<'a> View<'a> {
                 }
                 _ => {}
             }
-            if matches!(
-                sentences::recognise(line),
-                Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }
-            ) {
+            if matches!(sentences::recognise(line), Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }) {
                 self.failure_said = true;
             }
         }
