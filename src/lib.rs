@@ -21,27 +21,34 @@
 //! }
 //! ```
 //!
-//! # The way of a datagram
+//! * [`gateway`] talks to the gateway: [`Connection`] is its API and its loop, [`sequencer`](gateway::sequencer) serves
+//!   programs with a loop of their own.
+//! * [`mod@format`] reads frames and controller events, and writes candump lines, InfluxDB points and pcap records. It needs
+//!   no gateway: a converter of recorded datagrams uses it alone.
 //!
-//! ```text
-//! gateway --UDP--> transport -> connection -> session -> printer -> format -> spool -> stdout thread --> stdout
-//!                                   \-> sequencer, transaction: replies in, commands out --UDP--> gateway
-//! ```
-//!
-//! * [`gateway`] talks to the gateway. [`Connection`] is its API and its loop: it reads, feeds the state machines
-//!   [`sequencer`](gateway::sequencer) (which command follows which outcome) and `transaction` (one command and its answer),
-//!   and sends what they want sent.
-//! * [`mod@format`] turns one frame into bytes: candump lines, InfluxDB points, pcap records.
-//! * `output` counts and encodes datagrams and writes them to stdout on a thread of its own, so that the loop never waits
-//!   for a slow reader.
-//! * `cli` is the two programs. Its `session` decides what follows from each event; `bus` is what is known, and every hint
-//!   and remedy is in `advice`.
-//!
-//! Imports point one way, from `cli` over `output` and `format` to `gateway`. Only Linux is supported.
+//! Only Linux is supported.
 //!
 //! # Features
 //!
-//! `cli` (default): the two programs. Without it the crate needs socket2 alone.
+//! `cli` (default): the two programs. Without it (`default-features = false`) the crate needs socket2 alone.
+
+// The way of a datagram:
+//
+// gateway --UDP--> transport -> connection -> session -> printer -> format -> spool -> stdout thread --> stdout
+//                                   \-> sequencer, transaction: replies in, commands out --UDP--> gateway
+//
+// * gateway: connection is the loop; it reads, feeds the state machines sequencer (which command follows which outcome) and
+//   transaction (one command and its answer), and sends what they want sent. Its one door to the world is transport.
+// * format: one frame into bytes.
+// * output counts and encodes datagrams and writes them to stdout on a thread of its own, so that the loop never waits for a
+//   slow reader.
+// * cli is the two programs. Its session decides what follows from each event; bus is what is known, and every hint and
+//   remedy is in advice.
+//
+// Imports point one way, from cli over output and format to gateway.
+
+// What only the programs use is not worth an attribute each.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("can-udp works on Linux only: it reads /proc and relies on how Linux delivers UDP datagrams");

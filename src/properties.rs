@@ -8,7 +8,7 @@ use crate::cli::address::{LocalAddr, Target};
 use crate::cli::options::ListenOptions;
 use crate::format::frame::{Frame, FrameKind, Id};
 use crate::format::{Encoder, Format, InfluxWriter, Notice, write_candump};
-use crate::gateway::command::{BitRate, Command, Filter};
+use crate::gateway::command::{BitRate, Channel, Command, Filter, Verb};
 use crate::gateway::reply::{Line, Reply, lines, replies};
 use clap::Parser;
 use proptest::collection::vec;
@@ -413,7 +413,7 @@ proptest! {
             Content::Remote(dlc) => (FrameKind::Remote, usize::from(dlc), vec![]),
             Content::Fd { switch, data } => (FrameKind::Fd { bit_rate_switch: switch }, data.len(), data),
         };
-        prop_assert_eq!(frame.channel(), known.channel);
+        prop_assert_eq!(u8::from(frame.channel()), known.channel);
         prop_assert_eq!(frame.id(), if known.extended { Id::Extended(known.id) } else { Id::Standard(known.id) });
         prop_assert_eq!(frame.kind(), kind);
         prop_assert_eq!(usize::from(frame.length()), length);
@@ -476,16 +476,18 @@ proptest! {
             [kind, id, mask] => plain_filter(kind, id, mask),
             _ => None,
         };
-        let sent = text.parse::<Filter>().ok().map(|filter| Command::FilterAdd { channel: 1, filter }.datagram());
+        let command = |filter| Command { channel: Channel::DEFAULT, verb: Verb::FilterAdd(filter) };
+        let sent = text.parse::<Filter>().ok().map(|filter| command(filter).datagram());
         prop_assert_eq!(sent, expected.map(String::into_bytes));
     }
 
     #[test]
     fn filter_survives_writing_and_reading(extended in any::<bool>(), id in any::<u32>(), mask in any::<u32>()) {
         let filter = match extended {
-            true => Filter::Extended { id: id & 0x1FFF_FFFF, mask: mask & 0x1FFF_FFFF },
-            false => Filter::Standard { id: id & 0x7FF, mask: mask & 0x7FF },
-        };
+            true => Filter::extended(id & 0x1FFF_FFFF, mask & 0x1FFF_FFFF),
+            false => Filter::standard(id & 0x7FF, mask & 0x7FF),
+        }
+        .expect("within the limits");
         prop_assert_eq!(filter.to_string().replace(' ', ":").parse(), Ok(filter));
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Bus {
     runs: Option<Instant>,
     /// The latest sign that it may not: a `STATUS` or none, an error of the network, a `STOP` that was not confirmed.
     may_not_run: Option<Instant>,
+    /// When the gateway last said that the controller is stopped.
+    stopped: Option<Instant>,
     /// The latest `STATUS` that ended: when it was first sent, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events.
@@ -87,7 +89,7 @@ impl Bus {
 
     /// The gateway refused `START`, and `STATUS` says that the controller is stopped.
     pub fn on_start_refused(&mut self, at: Instant) {
-        self.may_not_run = Some(at);
+        (self.may_not_run, self.stopped) = (Some(at), Some(at));
         if !self.has_run() {
             self.end = End::NotStarted;
         }
@@ -133,7 +135,7 @@ impl Bus {
             self.runs = Some(at);
             return Remedy::Explain;
         }
-        self.may_not_run = Some(at);
+        (self.may_not_run, self.stopped) = (Some(at), Some(at));
         if self.has_run() || self.repairs == MAX_REPAIRS { Remedy::Explain } else { Remedy::StartAgain }
     }
 
@@ -222,7 +224,7 @@ impl Bus {
             (End::Halted, _) => "the bus is halted".to_owned(),
             (End::NotStarted, _) => "the bus was not started".to_owned(),
             _ if self.is_reported_stopped() => {
-                format!("the bus was reported stopped {:.0} s ago", since(self.may_not_run).as_secs_f64())
+                format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64())
             }
             _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
                 let bus_off = if self.health == Health::BusOff { " (the controller is bus off)" } else { "" };
@@ -235,12 +237,11 @@ impl Bus {
         }
     }
 
-    /// Whether the latest that is known is that `STATUS` said stopped.
+    /// Whether the latest that is known is that the controller is stopped.
     fn is_reported_stopped(&self) -> bool {
-        let at = self.query.as_ref().map(|query| query.ended_at);
-        self.status().is_some_and(|status| status.stopped)
-            && at == self.may_not_run
-            && at >= self.runs
-            && at >= self.last_start
+        self.stopped.is_some()
+            && self.stopped >= self.may_not_run
+            && self.stopped >= self.runs
+            && self.stopped >= self.last_start
     }
 }

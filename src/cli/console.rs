@@ -118,7 +118,7 @@ impl<'a> Console<'a> {
             if is_debug && !self.messages.is_verbose() || !self.limiter.admits(now, &text) {
                 continue;
             }
-            if let Some(summary) = self.limiter.take_summary(now) {
+            if let Some(summary) = self.limiter.take_summary() {
                 self.messages.warn(summary);
             }
             if is_debug { self.debug(now, message) } else { self.messages.warn(message) }

@@ -23,51 +23,42 @@ pub(crate) struct Limiter {
     window_ends_at: Option<Instant>,
     /// How often each line was shown in the window. Events that the protocol names count by their kind, without a text.
     shown: HashMap<(StateChange, String), u64>,
-    others_shown: u64,
     suppressed: u64,
-    /// How many of them the windows before had.
-    suppressed_before: u64,
-    /// How many of them summaries have reported.
-    reported: u64,
+    /// How many of them belong into the next summary, now or when the window is over.
+    unreported: u64,
+    summary: Option<String>,
 }
 
 impl Limiter {
-    /// Whether this line of the gateway's is shown at `now`; otherwise it is counted.
+    /// Whether this line of the gateway's is shown at `now`, after the summary, if there is one; otherwise it is counted.
     pub fn admits(&mut self, now: Instant, text: &str) -> bool {
-        if self.is_over(now) {
-            let (suppressed, reported) = (self.suppressed, self.reported);
-            let window_ends_at = Some(now + WINDOW);
-            *self =
-                Limiter { window_ends_at, suppressed, suppressed_before: suppressed, reported, ..Limiter::default() };
+        if self.window_ends_at.is_none_or(|ends_at| now >= ends_at) {
+            self.window_ends_at = Some(now + WINDOW);
+            self.shown.clear();
+            let count = mem::take(&mut self.unreported);
+            self.summary = (count > 0).then(|| format!("messages of the gateway not shown: {count}"));
         }
         let change = ControllerEvent::parse(text.as_bytes()).map_or(StateChange::Other, |event| event.change);
-        let is_other = change == StateChange::Other;
-        let key = (change, if is_other { text.to_owned() } else { String::new() });
-        let is_shown =
-            self.shown.get(&key).is_none_or(|&shown| shown < MAX_SAME) && (!is_other || self.others_shown < MAX_OTHERS);
+        let key = (change, if change == StateChange::Other { text.to_owned() } else { String::new() });
+        let of_its_kind: u64 = self.shown.iter().filter(|(key, _)| key.0 == change).map(|(_, shown)| shown).sum();
+        let is_shown = of_its_kind < MAX_OTHERS && self.shown.get(&key).is_none_or(|&shown| shown < MAX_SAME);
         if is_shown {
             *self.shown.entry(key).or_default() += 1;
-            self.others_shown += u64::from(is_other);
         } else {
             self.suppressed += 1;
+            self.unreported += 1;
         }
         is_shown
     }
 
-    /// What was suppressed in windows that are over at `now` and no summary has reported; to be shown before the next line.
-    pub fn take_summary(&mut self, now: Instant) -> Option<String> {
-        let suppressed = if self.is_over(now) { self.suppressed } else { self.suppressed_before };
-        let count = suppressed - mem::replace(&mut self.reported, suppressed);
-        (count > 0).then(|| format!("messages of the gateway not shown: {count}"))
+    /// What earlier windows suppressed; to be shown before the line that [`Limiter::admits`] has just admitted.
+    pub fn take_summary(&mut self) -> Option<String> {
+        self.summary.take()
     }
 
     /// How many lines were suppressed in all.
     pub fn suppressed(&self) -> u64 {
         self.suppressed
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.window_ends_at.is_none_or(|ends_at| now >= ends_at)
     }
 }
 

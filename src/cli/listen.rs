@@ -1,6 +1,7 @@
 //! `can-listen`: acquires everything that can fail, then runs a session.
 
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -104,7 +105,8 @@ fn debug_socket(bus: &Connection, messages: &Messages, began: Instant) {
 
 /// Opens stdout, and reports how the session continues the file there.
 fn open_stdout(format: Format, messages: &Messages, began: Instant) -> Result<Stdout> {
-    let stdout = Stdout::open(format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
+    let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
+    let stdout = Stdout::open(file.into(), format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
     match (stdout.found, advice::found(stdout.found)) {
         (Found::Unreadable, Some(message)) => messages.debug(began.elapsed(), message),
         (_, Some(message)) => messages.warn(message),

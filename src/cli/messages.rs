@@ -56,7 +56,17 @@ impl Messages {
     ///
     /// The system cannot start a thread.
     pub fn stderr(program: &'static str, verbosity: Verbosity) -> io::Result<Messages> {
-        Ok(Messages::new(program, verbosity, Arc::new(Queue::start()?)))
+        let (lines, receiver) = sync_channel::<(String, _)>(CAPACITY);
+        let lost = Arc::new(AtomicU64::new(0));
+        let unwritten = Arc::clone(&lost);
+        thread::Builder::new().name("stderr".to_owned()).spawn(move || {
+            for (line, _on_written) in receiver {
+                if write_patiently(&mut io::stderr(), line.as_bytes()).is_err() {
+                    unwritten.fetch_add(1, Relaxed);
+                }
+            }
+        })?;
+        Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost })))
     }
 
     pub fn is_verbose(&self) -> bool {
@@ -129,25 +139,9 @@ pub(crate) fn run_and_finish(
 /// The queue in front of stderr.
 #[derive(Debug)]
 struct Queue {
-    /// Each line with what the thread drops once everything up to that line is written.
+    /// Lines, each with what the thread drops once everything up to it is written.
     lines: SyncSender<(String, Option<Sender<()>>)>,
     lost: Arc<AtomicU64>,
-}
-
-impl Queue {
-    fn start() -> io::Result<Queue> {
-        let (lines, receiver) = sync_channel::<(String, _)>(CAPACITY);
-        let lost = Arc::new(AtomicU64::new(0));
-        let unwritten = Arc::clone(&lost);
-        thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-            for (line, _on_written) in receiver {
-                if write_patiently(&mut io::stderr(), line.as_bytes()).is_err() {
-                    unwritten.fetch_add(1, Relaxed);
-                }
-            }
-        })?;
-        Ok(Queue { lines, lost })
-    }
 }
 
 impl Sink for Queue {

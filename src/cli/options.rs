@@ -30,7 +30,7 @@ use crate::gateway::{BitRate, Channel, DataBitRate, Filter, Init, RetryConfig, S
 pub struct ListenOptions {
     /// raw, candump, influx or pcap
     #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, long_help = FORMATS)]
-    pub format: Format,
+    pub(crate) format: Format,
     /// Exit after printing N datagrams (raw) or frames
     ///
     /// In raw, the answer to START counts.

@@ -61,18 +61,13 @@ pub(crate) struct Session<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// `START` has not left. `begun`: a command has.
-    Starting {
-        begun: bool,
-    },
+    Starting { begun: bool },
+    /// `START` has left.
     Streaming,
     /// `STOP` is to be confirmed. The user is notified of that at `notice_at`.
-    Stopping {
-        notice_at: Option<Instant>,
-    },
+    Stopping { notice_at: Option<Instant> },
     /// What arrived before `until` is still printed.
-    Draining {
-        until: Instant,
-    },
+    Draining { until: Instant },
 }
 
 impl<'a> Session<'a> {
@@ -114,6 +109,7 @@ impl<'a> Session<'a> {
     /// Runs the session until it ends, as asked (by a signal, by its count, or because the reader of stdout went away) or by a
     /// failure.
     pub fn run(mut self) -> Exit {
+        let gateway = self.bus.gateway();
         // Nothing is under way on a new connection.
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
@@ -147,9 +143,8 @@ impl<'a> Session<'a> {
                 }
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(error) => {
-                    let is_port_closed = error.port_is_closed();
-                    let cause = if is_port_closed { "port closed".to_owned() } else { error.io_error().to_string() };
-                    self.on_network_error(&cause, is_port_closed);
+                    let message = advice::unreachable(gateway, error);
+                    self.on_network_error(message);
                 }
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
                 Event::Woken if matches!(self.stage, Stage::Starting { .. }) => return Exit::Quit(self.quit_message()),
@@ -165,10 +160,10 @@ impl<'a> Session<'a> {
         let next = match self.stage {
             Stage::Starting { .. } => None,
             Stage::Streaming => {
-                let late_status = self.late_status.as_ref().map(|&(at, _)| at);
-                let asks = (self.bus.is_idle(), self.known.must_ask_again());
-                let silence = self.silence.wakes_at(self.last_data(), asks.0, asks.1);
-                [late_status, self.idle_at()].into_iter().flatten().fold(Some(silence), |next, at| next.min(Some(at)))
+                let must_ask_again = self.bus.is_idle().then(|| self.known.must_ask_again());
+                let silence = self.silence.wakes_at(self.last_data(), must_ask_again);
+                let late_status = self.late_status.map(|(at, _)| at);
+                [Some(silence), late_status, self.idle_at()].into_iter().flatten().min()
             }
             Stage::Stopping { notice_at } => notice_at,
             Stage::Draining { until } => return Some(until),
@@ -336,7 +331,7 @@ impl<'a> Session<'a> {
         if is_refused {
             self.known.on_start_refused(now);
         }
-        if self.known.has_frames() {
+        if self.known.has_frames() && !is_refused {
             self.console.debug(now, format_args!("{failure}; but frames have come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
@@ -351,7 +346,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn on_network_error(&mut self, cause: &str, is_port_closed: bool) {
+    fn on_network_error(&mut self, message: String) {
         if self.started.is_none() {
             return;
         }
@@ -361,9 +356,7 @@ impl<'a> Session<'a> {
         let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
         if is_due && self.stage == Stage::Streaming {
             self.last_network_message = Some(now);
-            let hint = if is_port_closed { "; is it restarting?" } else { "" };
-            let gateway = self.bus.gateway();
-            self.console.messages.warn(format_args!("{gateway} unreachable ({cause}), still listening{hint}"));
+            self.console.messages.warn(message);
         }
     }
 

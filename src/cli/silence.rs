@@ -72,10 +72,11 @@ impl Silence {
         Some(now - last_data)
     }
 
-    /// When to call [`Silence::observe`], [`Silence::must_ask`] (`can_ask`: no command is in flight) and [`Silence::must_look`].
-    pub fn wakes_at(&self, last_data: Instant, can_ask: bool, must_ask_again: bool) -> Instant {
+    /// When to call [`Silence::observe`], [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and
+    /// [`Silence::must_look`].
+    pub fn wakes_at(&self, last_data: Instant, must_ask_again: Option<bool>) -> Instant {
         let observe_at = Some(last_data + self.observed_after()).filter(|_| !self.current.is_observed);
-        let ask_at = self.ask_at(last_data, must_ask_again).filter(|_| can_ask);
+        let ask_at = must_ask_again.and_then(|again| self.ask_at(last_data, again));
         observe_at.into_iter().chain(ask_at).fold(self.look_at(last_data), Instant::min)
     }
 

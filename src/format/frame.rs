@@ -11,12 +11,13 @@
 //! Anything else is malformed; nothing is guessed.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::gateway::command::{Channel, EXTENDED_ID_MAX, STANDARD_ID_MAX};
 use crate::text::{hex_digit, parse_hex, tokens};
 
 /// The largest payload, that of CAN FD, in bytes.
-pub const DATA_MAX: usize = 64;
+pub(crate) const DATA_MAX: usize = 64;
 
 /// One CAN frame, as it was on the bus.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -49,6 +50,7 @@ impl fmt::Display for Id {
 
 /// The frame format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FrameKind {
     /// A classic data frame, 0 to 8 bytes.
     Classic,
@@ -163,6 +165,14 @@ impl fmt::Display for Frame {
     }
 }
 
+impl FromStr for Frame {
+    type Err = ParseFrameError;
+
+    fn from_str(line: &str) -> Result<Frame, ParseFrameError> {
+        Frame::parse(line.as_bytes())
+    }
+}
+
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame({self})")
@@ -171,6 +181,7 @@ impl fmt::Debug for Frame {
 
 /// Why a line is not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ParseFrameError {
     /// It does not begin with `M`.
     NotAFrame,

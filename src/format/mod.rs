@@ -1,12 +1,12 @@
-//! Turns datagrams and frames into the bytes of each [`Format`]. Pure: no socket, no clock, no thread, and no allocation per
-//! frame once the buffers have grown to their size.
+//! Reads frames and controller events, and writes them in the formats of candump, InfluxDB and pcap. Pure: no socket, no clock,
+//! no thread, and no allocation per frame once the buffers have grown to their size.
 //!
-//! [`write_candump`], [`InfluxWriter`] and [`write_pcap_record`] write one frame each and can be used alone:
+//! [`write_candump`], [`InfluxWriter`] and [`write_pcap_record`] write one frame each:
 //!
 //! ```
 //! use std::time::Duration;
+//! use can_udp::Frame;
 //! use can_udp::format::{InfluxWriter, write_candump};
-//! use can_udp::format::frame::Frame;
 //!
 //! let frame = Frame::parse(b"M 1 CSD 123 11 22")?;
 //! let received = Duration::from_micros(1_436_509_052_249_713); // since 1970
@@ -45,7 +45,7 @@ use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The datagram as it came; a newline is added if it does not end in one.
     #[default]
     Raw,
@@ -55,13 +55,6 @@ pub enum Format {
     Influx,
     /// For Wireshark and tshark, one record for each frame and each controller event.
     Pcap,
-}
-
-impl Format {
-    /// Whether it consists of frames, not of datagrams as they came.
-    pub fn has_frames(self) -> bool {
-        self != Format::Raw
-    }
 }
 
 /// A line that is to be reported, because stdout has no place for it or because it concerns the operator.
@@ -165,6 +158,12 @@ impl Encoder {
 }
 
 /// The well-formed frames of a datagram, of every CAN port.
+///
+/// ```
+/// let mut frames = can_udp::format::frames(b"M 1 CSD 100 55 AA\nE 1 BUSOFF\nM 1 CSR 101 dlc=05\n");
+/// assert_eq!(frames.next().map(|frame| frame.to_string()).as_deref(), Some("M 1 CSD 100 55 AA"));
+/// assert_eq!(frames.count(), 1);
+/// ```
 pub fn frames(datagram: &[u8]) -> impl Iterator<Item = Frame> {
     lines(datagram).filter_map(|line| Frame::parse(line).ok())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::format::event::{ControllerEvent, StateChange};
 use crate::format::frame::{DATA_MAX, Frame, FrameKind, Id};
 
-/// The file header.
+/// The file header, 24 bytes: pcap 2.4, little-endian, times in nanoseconds, link type 227 (SocketCAN).
 #[rustfmt::skip]
 pub const PCAP_HEADER: [u8; 24] = [
     0x4D, 0x3C, 0xB2, 0xA1, // times in nanoseconds, numbers little-endian

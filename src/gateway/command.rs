@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use crate::text::parse_hex;
 
-/// The largest 11-bit identifier.
+/// The largest 11-bit identifier, `0x7FF`.
 pub const STANDARD_ID_MAX: u32 = 0x7FF;
 
-/// The largest 29-bit identifier.
+/// The largest 29-bit identifier, `0x1FFFFFFF`.
 pub const EXTENDED_ID_MAX: u32 = 0x1FFF_FFFF;
 
 /// A value that the protocol does not have. Its text says which ones it has.
@@ -128,12 +128,12 @@ impl Channel {
 impl BitRate {
     /// 250 kbit/s, the default of the programs.
     pub const DEFAULT: BitRate = BitRate(250);
-    /// All of them, in kbit/s.
+    /// All of them in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800, 1000.
     pub const ALL: [u16; 10] = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000];
 }
 
 impl DataBitRate {
-    /// All of them, in kbit/s.
+    /// All of them in kbit/s: 500, 1000, 2000, 4000, 5000, 8000.
     pub const ALL: [u16; 6] = [500, 1000, 2000, 4000, 5000, 8000];
 }
 
@@ -179,9 +179,9 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Lets every 11-bit identifier pass.
+    /// Lets every 11-bit identifier pass: `STD 000 000`.
     pub const ALL_STANDARD: Filter = Filter { extended: false, id: 0, mask: 0 };
-    /// Lets every 29-bit identifier pass.
+    /// Lets every 29-bit identifier pass: `EXT 0 0`.
     pub const ALL_EXTENDED: Filter = Filter { extended: true, id: 0, mask: 0 };
 
     /// For frames with an 11-bit identifier.
@@ -259,6 +259,7 @@ pub struct Command {
 
 /// What a [`Command`] asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verb {
     /// Initialise the controller. A running one may refuse it.
     Init(Init),

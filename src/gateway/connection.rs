@@ -105,6 +105,7 @@ pub struct Connection {
 pub struct Waker(Weak<Endpoint>);
 
 /// What happened next on a [`Connection`].
+#[must_use = "it can be a failure"]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A datagram that came after `START` left; [`frames`](crate::format::frames) gives its frames. Other lines may be
@@ -158,8 +159,8 @@ pub enum Event<'a> {
 pub enum CommandError {
     /// The gateway refused a command, or did not answer it.
     Failed(Failure),
-    /// A [`Waker`] has fired. The handshake is abandoned. [`Connection::start`] fails like this until
-    /// [`Connection::next_event`] has returned [`Event::Woken`].
+    /// A [`Waker`] has fired. The handshake is abandoned; if `START` had left, the bus may be running.
+    /// [`Connection::start`] fails like this until [`Connection::next_event`] has returned [`Event::Woken`].
     Woken,
     /// A `STOP` is under way.
     Busy,
@@ -382,7 +383,7 @@ impl Connection {
         self.transport.local_addr()
     }
 
-    /// The size of the receive buffer that the kernel granted, in bytes; 4 MiB is asked for.
+    /// The size of the receive buffer that the kernel granted, in bytes; 4 MiB are asked for.
     pub fn receive_buffer(&self) -> usize {
         self.transport.receive_buffer()
     }
@@ -493,7 +494,7 @@ impl Connection {
 
     fn on_datagram(&mut self, length: usize) -> Event<'_> {
         let datagram = &self.buffer[..length];
-        let answerable = self.sequencer.answerable(self.now);
+        let answerable = self.sequencer.answerable();
         let mut others = 0;
         let mut answers = 0;
         if answerable.is_some() || self.stage == Stage::BeforeStart {
@@ -643,3 +644,6 @@ impl std::error::Error for CommandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

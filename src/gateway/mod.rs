@@ -1,7 +1,7 @@
 //! Talks to the gateway.
 //!
 //! [`Connection`] is what a program uses. Under it, [`sequencer`] decides which command follows which answer; it has no
-//! socket and no clock, so it serves other kinds of input and output as well. [`command`] and [`reply`] are the protocol.
+//! socket and no clock, so it serves other kinds of input and output as well. [`Command`] and [`reply`] are the protocol.
 //!
 //! The gateway speaks the ASCII protocol of HMS Ixxat's CAN@net family ("Generic Protocol for Gateway Mode", software
 //! design guide 4.02.0332.20000). What this module relies on:
@@ -12,7 +12,7 @@
 //!   hold the line end as text. Case is insignificant, runs of spaces count as one, and a datagram can hold several lines
 //!   of different kinds.
 
-pub mod command;
+pub(crate) mod command;
 mod connection;
 mod drops;
 mod moderation;
@@ -22,7 +22,9 @@ pub(crate) mod socket;
 mod transaction;
 pub(crate) mod transport;
 
-pub use command::{BitRate, Channel, Command, DataBitRate, Filter, Init, ValueError, Verb};
+pub use command::{
+    BitRate, Channel, Command, DataBitRate, EXTENDED_ID_MAX, Filter, Init, STANDARD_ID_MAX, ValueError, Verb,
+};
 pub use connection::{CommandError, Connection, Event, Waker};
 pub use drops::Drops;
 pub use sequencer::{Busy, Cause, Failure, Setup, Takeover};

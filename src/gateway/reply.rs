@@ -1,23 +1,27 @@
 //! Lines from the gateway.
 
+use std::fmt;
+
 use super::command::Channel;
 use crate::text::tokens;
 
 /// What a line from the gateway is, by its first tokens. Borrows the whole line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Line<'a> {
     /// `R ok`, `R ERR …` or `R CAN …`: the answer to a command.
     Reply(Reply<'a>),
     /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::format::frame::Frame::parse) tells.
     Frame(&'a [u8]),
-    /// `E …`: the controller's state changed.
+    /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::event::ControllerEvent::parse) tells how.
     Event(&'a [u8]),
     /// Nothing that the protocol has.
     Unknown(&'a [u8]),
 }
 
 /// The gateway's answer to a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reply<'a> {
     /// The command was carried out.
     Ok,
@@ -30,6 +34,7 @@ pub enum Reply<'a> {
 /// What the gateway says of a controller: `R CAN 1 -E--I 100` (software design guide, 4.3.5). The free transmit buffers
 /// at the end are read and not kept: who only listens sends no frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// The CAN port.
     pub channel: Channel,
@@ -86,6 +91,27 @@ impl<'a> Line<'a> {
     }
 }
 
+impl fmt::Debug for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Reply(reply) => reply.fmt(f),
+            Line::Frame(line) => write!(f, "Frame(\"{}\")", line.escape_ascii()),
+            Line::Event(line) => write!(f, "Event(\"{}\")", line.escape_ascii()),
+            Line::Unknown(line) => write!(f, "Unknown(\"{}\")", line.escape_ascii()),
+        }
+    }
+}
+
+impl fmt::Debug for Reply<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Ok => f.write_str("Ok"),
+            Reply::Refused(line) => write!(f, "Refused(\"{}\")", line.escape_ascii()),
+            Reply::Status(status) => status.fmt(f),
+        }
+    }
+}
+
 /// The lines of a datagram, without their ends and without surrounding white space; empty ones are left out. Lines end in
 /// `\n`, `\r` or `\r\n`, or in these characters spelled out with a backslash.
 pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -111,7 +137,8 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The replies in a datagram, in their order.
-pub fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+#[cfg(test)]
+pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     lines(datagram).filter_map(|line| match Line::classify(line) {
         Line::Reply(reply) => Some(reply),
         _ => None,

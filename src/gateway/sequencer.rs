@@ -1,6 +1,5 @@
-//! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. How one
-//! command is carried out is the business of `transaction`. The sequencer is given the time and what was read, and answers
-//! what to send and when to call it again. No socket, no clock, no thread.
+//! Which command follows which outcome: the four steps that start the stream, later `STATUS`, at last `STOP`. The sequencer
+//! is given the time and what was read, and answers what to send and when to call it again. No socket, no clock, no thread.
 //!
 //! [`Connection`](super::Connection) is a loop around a sequencer. A program with a loop of its own feeds it like this:
 //!
@@ -71,6 +70,19 @@ use super::transaction::{Answer, Next, Outcome, RetryConfig, SETTLE, Transaction
 const MAX_FILTER_ROUNDS: u32 = 4;
 
 /// What a handshake sets up before `START`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use can_udp::gateway::{BitRate, Filter, RetryConfig, Setup};
+///
+/// let mut setup = Setup::default();
+/// setup.init.bit_rate = BitRate::try_from(500)?;
+/// setup.init.listen_only = true;
+/// setup.filters = vec!["STD:100:7F0".parse()?, Filter::ALL_EXTENDED];
+/// setup.retry = RetryConfig::new(Duration::from_millis(500), 10);
+/// # Ok::<(), can_udp::gateway::ValueError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Setup {
@@ -92,6 +104,7 @@ impl Default for Setup {
 
 /// What [`Sequencer::poll`] wants done, or reports.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use = "a command that is not sent is not answered"]
 #[non_exhaustive]
 pub enum Action {
     /// Let no other program share the port, read everything that has arrived, pass it to [`Sequencer::on_line`], poll again.
@@ -142,7 +155,7 @@ pub enum Cause {
     NoReply {
         /// How many left this machine.
         transmissions: u32,
-        /// When it was sent again, and how many times.
+        /// How many there could have been.
         attempts: u32,
         /// How long each attempt lasted; the last one twice as long.
         timeout: Duration,
@@ -257,9 +270,9 @@ impl Sequencer {
         self.line.in_flight()
     }
 
-    /// The same, or a command that was given up, as long as answers to it may come.
-    pub(super) fn answerable(&self, now: Instant) -> Option<Command> {
-        self.line.answerable(now)
+    /// The same, or the latest that was in flight or given up, as long as answers to it may be read.
+    pub(super) fn answerable(&self) -> Option<Command> {
+        self.line.answerable()
     }
 
     /// Whether nothing is to be sent and no answer is awaited.
@@ -345,9 +358,10 @@ impl Sequencer {
 
     /// Sends `STOP` in place of everything that is not sent yet, see the [module](self). If one is under way, that goes on.
     pub fn begin_stop(&mut self, now: Instant) {
-        let refused_start = match &mut self.step {
-            Step::StopDue { .. } | Step::Stop | Step::CheckStop(_) => return,
-            Step::CheckStart(refusal) => Some(mem::take(refusal)),
+        let refused_start = match (&self.step, self.line.answer()) {
+            (Step::StopDue { .. } | Step::Stop | Step::CheckStop(_), _) => return,
+            (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
+            (Step::CheckStart(text), _) => Some(text.clone()),
             _ => None,
         };
         self.step = Step::StopDue { at: now + SETTLE, refused_start };

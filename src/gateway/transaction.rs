@@ -24,7 +24,7 @@ use super::command::{Command, Verb};
 use super::reply::{Line, Reply, Status};
 use crate::text::escape_truncated;
 
-/// How long the line settles after a reply.
+/// How long the line settles after a reply: 20 ms.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
 /// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts:
@@ -44,7 +44,7 @@ impl RetryConfig {
         RetryConfig { timeout, attempts }
     }
 
-    /// How long the line settles before a handshake: a quarter of the timeout, at most 2 s.
+    /// How long a handshake waits before it sends `INIT`: a quarter of the timeout, at most 2 s.
     pub fn initial_quiet(&self) -> Duration {
         (self.timeout / 4).min(Duration::from_secs(2))
     }
@@ -70,6 +70,7 @@ impl Default for RetryConfig {
 
 /// The gateway's answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Answer {
     /// `R ok`: the command was carried out.
     Ok,
@@ -112,9 +113,9 @@ pub(crate) struct Transaction {
 
 #[derive(Clone, Debug)]
 enum State {
-    /// Nothing is in flight. Until `until`, copies of earlier commands may be carried out and answered, of one that was given
-    /// up too.
-    Quiet { until: Instant, given_up: Option<Command> },
+    /// Nothing is in flight. Until `until`, copies of earlier commands may be carried out and answered; the latest is
+    /// remembered until everything was read that came before.
+    Quiet { until: Instant, latest: Option<Command> },
     /// Begun and not answered. An attempt that failed locally is no transmission.
     Awaiting {
         command: Command,
@@ -134,7 +135,7 @@ enum State {
 impl Transaction {
     /// A line on which replies to earlier programs may come for the duration of `quiet`.
     pub fn new(now: Instant, retry: RetryConfig, quiet: Duration) -> Transaction {
-        Transaction { retry: retry.clamped(), state: State::Quiet { until: now + quiet, given_up: None } }
+        Transaction { retry: retry.clamped(), state: State::Quiet { until: now + quiet, latest: None } }
     }
 
     /// When commands are sent again, from the next one on.
@@ -155,10 +156,10 @@ impl Transaction {
         }
     }
 
-    /// The same, or the command that was given up, as long as answers to it may come.
-    pub fn answerable(&self, now: Instant) -> Option<Command> {
+    /// The same, or the latest that was in flight or given up, as long as answers to it may be read.
+    pub fn answerable(&self) -> Option<Command> {
         match self.state {
-            State::Quiet { until, given_up } => given_up.filter(|_| now <= until),
+            State::Quiet { latest, .. } => latest,
             _ => self.in_flight(),
         }
     }
@@ -179,13 +180,13 @@ impl Transaction {
 
     /// Gives up the command in flight, whose replies may still come.
     pub fn abandon(&mut self) {
-        let given_up = self.in_flight().filter(|_| self.has_left());
-        self.state = State::Quiet { until: self.replies_until(), given_up };
+        let latest = self.answerable().filter(|_| self.has_left());
+        self.state = State::Quiet { until: self.replies_until(), latest };
     }
 
-    /// Whether a copy of the command in flight has left this machine.
+    /// Whether a copy of the command in flight has left this machine, if there is one.
     pub fn has_left(&self) -> bool {
-        !matches!(self.state, State::Quiet { .. } | State::Awaiting { transmissions: 0, .. })
+        !matches!(self.state, State::Awaiting { transmissions: 0, .. })
     }
 
     /// The answer so far to the command in flight.
@@ -216,7 +217,8 @@ impl Transaction {
         if now < until {
             return Next::Wait(until);
         }
-        match mem::replace(&mut self.state, State::Quiet { until: replies_until, given_up: None }) {
+        let latest = self.in_flight();
+        match mem::replace(&mut self.state, State::Quiet { until: replies_until, latest }) {
             State::Quiet { .. } => Next::Free,
             State::Awaiting { command, transmissions, instead, .. } => {
                 Next::Done { command, transmissions, outcome: Outcome::NoReply(instead) }
@@ -244,9 +246,9 @@ impl Transaction {
     }
 
     /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight, or
-    /// to one that was given up; an `R ok` may just as well be a neighbour's then.
+    /// to the latest before; an `R ok` may just as well be a neighbour's then.
     pub fn on_line(&mut self, now: Instant, line: Line<'_>) -> bool {
-        let Some(command) = self.answerable(now) else { return false };
+        let Some(command) = self.answerable() else { return false };
         let (settled, replies_until) = (now + SETTLE, self.replies_until());
         match (&mut self.state, answer_to(command, line)) {
             (State::Quiet { .. }, answer) => matches!(answer, Ok(Answer::Refused(_) | Answer::Status(_))),
@@ -288,7 +290,7 @@ fn answer_to(command: Command, line: Line<'_>) -> Result<Answer, Option<String>>
         Line::Reply(Reply::Status(status)) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Answer::Status(status))
         }
-        Line::Reply(Reply::Status(status)) => Err(Some(format!("the state of channel {}", status.channel))),
+        Line::Reply(Reply::Status(status)) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Reply(Reply::Ok) => Ok(Answer::Ok),
         Line::Reply(Reply::Refused(text)) => Ok(Answer::Refused(escape_truncated(text))),
         Line::Frame(_) => Err(None),

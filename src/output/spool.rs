@@ -29,7 +29,7 @@ const FILE_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_WAITING: usize = 1 << 20;
 
 /// A buffer that has held more than this is given back to the system once it is written out.
-const RETAINED_CAPACITY: usize = 1 << 20;
+const RETAINED_CAPACITY: usize = 2 * MAX_WAITING;
 
 /// How often the writer looks whether the file was deleted.
 const DELETION_CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -126,16 +126,10 @@ impl Spool {
     /// Writes out what is pushed, until the spool is closed and empty or writing fails.
     fn write_to(&self, stdout: &mut Stdout, mut batch: Vec<u8>) -> Written {
         let interval = if stdout.is_regular { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
-        let lacks = |bytes: usize| {
-            move |state: &mut State| {
-                state.wake_at = bytes;
-                state.waiting.len() < bytes && !state.closed
-            }
-        };
         let mut written = Written::default();
         let mut checked_at = Instant::now();
         loop {
-            let mut state = self.wait_while(Duration::MAX, lacks(1));
+            let mut state = self.wait_for_bytes(1, Duration::MAX);
             if state.waiting.is_empty() {
                 return written;
             }
@@ -147,19 +141,26 @@ impl Spool {
                 return Written { error: Some(error), ..written };
             }
             written.datagrams += datagrams;
-            let is_large = batch.len() > RETAINED_CAPACITY;
-            batch.clear();
-            if is_large {
+            if batch.len() > RETAINED_CAPACITY {
                 // If there is no memory for a new buffer, the old one is kept.
                 batch = empty_buffer().unwrap_or(batch);
             }
+            batch.clear();
             if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
                 checked_at = Instant::now();
                 let is_deleted = stdout.is_deleted();
                 self.lock().is_deleted = is_deleted;
             }
-            drop(self.wait_while(interval, lacks(MAX_WAITING)));
+            drop(self.wait_for_bytes(MAX_WAITING, interval));
         }
+    }
+
+    /// Waits until so many bytes wait or the spool is closed, at most for `timeout`.
+    fn wait_for_bytes(&self, bytes: usize, timeout: Duration) -> MutexGuard<'_, State> {
+        self.wait_while(timeout, |state| {
+            state.wake_at = bytes;
+            state.waiting.len() < bytes && !state.closed
+        })
     }
 
     /// Waits while the condition holds, at most for `timeout`.
@@ -219,3 +220,6 @@ fn empty_buffer() -> Result<Vec<u8>, TryReserveError> {
     buffer.try_reserve_exact(CAPACITY)?;
     Ok(buffer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
@@ -62,16 +62,12 @@ impl From<io::Error> for OpenError {
 }
 
 impl Stdout {
-    /// Examines stdout, and removes the cut end of a pcap file.
+    /// Examines the file that is stdout, and removes the cut end of a pcap file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]: stdout cannot be continued in this format.
-    pub fn open(format: Format) -> Result<Stdout, OpenError> {
-        Stdout::new(File::from(io::stdout().as_fd().try_clone_to_owned()?), format)
-    }
-
-    fn new(file: File, format: Format) -> Result<Stdout, OpenError> {
+    /// [`OpenError`]: it cannot be continued in this format.
+    pub fn open(file: File, format: Format) -> Result<Stdout, OpenError> {
         let metadata = file.metadata()?;
         let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
         let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
@@ -144,7 +140,14 @@ impl Stdout {
     }
 
     fn continue_pcap(&mut self, length: u64) -> Result<Found, OpenError> {
-        let end = pcap_end(self.reader()?)?.map_err(OpenError::NotOurs)?;
+        let mut file = BufReader::with_capacity(64 << 10, self.reader()?);
+        let mut header = Vec::new();
+        file.by_ref().take(PCAP_HEADER.len() as u64).read_to_end(&mut header)?;
+        let end = match PCAP_HEADER.strip_prefix(&header[..]) {
+            Some([]) => records_end(file, PCAP_HEADER.len() as u64)?,
+            Some(_) => 0,
+            None => return Err(OpenError::NotOurs(0)),
+        };
         if end == length {
             return Ok(Found::WholeEnd);
         }
@@ -163,8 +166,7 @@ impl Stdout {
         }
         // No record begins like the file header, whose third number would be its length.
         let begin = if bytes.starts_with(&PCAP_HEADER) { PCAP_HEADER.len() } else { 0 };
-        let end = records_end(&bytes[begin..], begin as u64);
-        end.map_or(0, |end| end.unwrap_or_else(|end| end)) as usize
+        records_end(&bytes[begin..], begin as u64).map_or(0, |end| end as usize)
     }
 
     /// Removes the piece that was written last; `false` if the file does not end in it any more.
@@ -201,29 +203,16 @@ impl Stdout {
     }
 }
 
-/// Where the last whole record of a pcap file ends, 0 if the file ends within its header. The inner error is the offset of
-/// what is no record of ours, or 0 for another header.
-fn pcap_end(file: File) -> io::Result<Result<u64, u64>> {
-    let mut file = BufReader::with_capacity(64 << 10, file);
-    let mut header = Vec::new();
-    file.by_ref().take(PCAP_HEADER.len() as u64).read_to_end(&mut header)?;
-    match PCAP_HEADER.strip_prefix(&header[..]) {
-        Some([]) => records_end(file, PCAP_HEADER.len() as u64),
-        Some(_) => Ok(Ok(0)),
-        None => Ok(Err(0)),
-    }
-}
-
-/// Where the last whole record ends, if the first begins at `end`. The inner error is the offset of what is no record of ours.
-fn records_end(mut records: impl Read, mut end: u64) -> io::Result<Result<u64, u64>> {
+/// Where the last whole record ends, if the first begins at `end`.
+fn records_end(mut records: impl Read, mut end: u64) -> Result<u64, OpenError> {
     let mut record = Vec::new();
     loop {
         record.clear();
         records.by_ref().take(PCAP_RECORD_HEADER_LENGTH as u64).read_to_end(&mut record)?;
-        let Some(length) = pcap_record_length(&record) else { return Ok(Err(end)) };
+        let length = pcap_record_length(&record).ok_or(OpenError::NotOurs(end))?;
         records.by_ref().take((length - PCAP_RECORD_HEADER_LENGTH) as u64).read_to_end(&mut record)?;
         if record.len() < length {
-            return Ok(Ok(end));
+            return Ok(end);
         }
         end += length as u64;
     }

@@ -1,7 +1,10 @@
 //! How late things happen: a datagram on stdout, the time stamp of a frame, `STOP` after Ctrl-C.
 
-use std::io::{BufRead, BufReader, Read, Seek, Write};
-use std::process::{ChildStdout, Stdio};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,31 +13,41 @@ use nix::sys::signal::Signal;
 
 use crate::compare::{median, sorted};
 use crate::listener::{DATAGRAM, Listener};
-use crate::load::{BURST_20, SINGLE_3000, SINGLE_5000, pace};
+use crate::load::{BURST_20, SINGLE_1000, SINGLE_3000, SINGLE_5000, pace};
 use crate::machine::unlinked_file;
 use crate::programs::Program;
 
 const BEFORE_NUMBER: &[u8] = b"M 1 CSD 100";
 
-/// From sending a datagram until it is read from a pipe.
+/// Where a datagram is waited for.
+#[derive(Clone, Copy)]
+enum Sink {
+    Pipe,
+    /// Its reader looks for more every millisecond.
+    File,
+}
+
+/// From sending a datagram until it is read from a pipe or a file.
 pub fn latency(programs: &[&Program], quiet_samples: usize, span: Duration) {
-    println!("### From sending a datagram until it is read from a pipe\n");
+    println!("### From sending a datagram until it is read from a pipe, or is in a file\n");
     println!("| datagrams | program | median | 99 % | maximum |\n| --- | --- | ---: | ---: | ---: |");
-    for program in programs {
-        let quiet = latencies(program, |send| {
-            for _ in 0..quiet_samples {
-                thread::sleep(Duration::from_millis(50));
-                send(1);
-            }
-        });
-        latency_row("one every 50 ms", program, &quiet);
-    }
-    for load in [&SINGLE_5000, &BURST_20] {
+    for (sink, into) in [(Sink::Pipe, "pipe"), (Sink::File, "file")] {
         for program in programs {
-            let latencies = latencies(program, |send| {
-                pace(load, span, send);
+            let quiet = latencies(program, sink, |send| {
+                for _ in 0..quiet_samples {
+                    thread::sleep(Duration::from_millis(150));
+                    send(1);
+                }
             });
-            latency_row(load.name, program, &latencies);
+            latency_row(&format!("{into}, after a quiet spell"), program, &quiet);
+        }
+        for load in [&SINGLE_1000, &SINGLE_5000, &BURST_20] {
+            for program in programs {
+                let latencies = latencies(program, sink, |send| {
+                    pace(load, span, send);
+                });
+                latency_row(&format!("{into}, {}", load.name), program, &latencies);
+            }
         }
     }
     println!();
@@ -51,10 +64,22 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 /// How long each datagram took, in milliseconds, sorted. The datagrams carry their numbers as data.
-fn latencies(program: &Program, stream: impl FnOnce(&mut dyn FnMut(usize))) -> Vec<f64> {
-    let mut listener = Listener::start(program, Stdio::piped());
-    let pipe = listener.stdout();
-    let reader = thread::spawn(move || numbered_arrivals(pipe));
+fn latencies(program: &Program, sink: Sink, stream: impl FnOnce(&mut dyn FnMut(usize))) -> Vec<f64> {
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let (listener, source): (Listener, Box<dyn Read + Send>) = match sink {
+        Sink::Pipe => {
+            let mut listener = Listener::start(program, Stdio::piped());
+            let pipe = listener.stdout();
+            (listener, Box::new(pipe))
+        }
+        Sink::File => {
+            let file = unlinked_file();
+            let stdout = file.try_clone().expect("a second handle of the file");
+            let tail = Tail { file, position: 0, has_ended: Arc::clone(&has_ended) };
+            (Listener::start(program, stdout.into()), Box::new(tail))
+        }
+    };
+    let reader = thread::spawn(move || numbered_arrivals(source));
     let mut sent = Vec::new();
     stream(&mut |count| {
         let datagrams: Vec<u8> = (sent.len()..).take(count).flat_map(numbered).collect();
@@ -62,9 +87,31 @@ fn latencies(program: &Program, stream: impl FnOnce(&mut dyn FnMut(usize))) -> V
         listener.send(&datagrams);
     });
     listener.end();
+    has_ended.store(true, SeqCst);
     let arrivals = reader.join().expect("the reader's arrivals");
     assert!(!arrivals.is_empty(), "nothing arrived from {}", program.name);
     sorted(arrivals.into_iter().map(|(number, at)| (at - sent[number]).as_secs_f64() * 1e3))
+}
+
+/// Reads a file as it grows, like `tail -f`.
+struct Tail {
+    file: File,
+    position: u64,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Read for Tail {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let has_ended = self.has_ended.load(SeqCst);
+            let count = self.file.read_at(buffer, self.position)?;
+            self.position += count as u64;
+            if count > 0 || has_ended {
+                return Ok(count);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn numbered(number: usize) -> Vec<u8> {
@@ -81,10 +128,10 @@ fn number(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(digits.trim_end(), 16).ok()
 }
 
-fn numbered_arrivals(mut pipe: ChildStdout) -> Vec<(usize, Instant)> {
+fn numbered_arrivals(mut source: impl Read) -> Vec<(usize, Instant)> {
     let (mut arrivals, mut unread, mut chunk) = (Vec::new(), Vec::new(), vec![0; 1 << 16]);
     loop {
-        let count = pipe.read(&mut chunk).expect("a pipe that can be read");
+        let count = source.read(&mut chunk).expect("what the program wrote");
         let at = Instant::now();
         if count == 0 {
             return arrivals;
@@ -145,7 +192,7 @@ fn stamp_and_number(line: &str) -> Option<(f64, usize)> {
     Some((stamp.parse::<f64>().ok()? * 1e6, usize::from_str_radix(data.trim(), 16).ok()?))
 }
 
-/// How long after SIGINT the `STOP` of `--stop-on-exit` arrives at the gateway, in a stream.
+/// How long after SIGINT the `STOP` of `--stop-on-exit` arrives at the gateway, in a stream into a file.
 pub fn stop(programs: &[&Program], samples: usize) {
     println!("### From SIGINT until STOP arrives, in a stream of {}\n", SINGLE_3000.name);
     println!("| program | median | maximum |\n| --- | ---: | ---: |");
@@ -159,7 +206,7 @@ pub fn stop(programs: &[&Program], samples: usize) {
 
 /// In milliseconds. The signal comes at another moment of the loop in each sample.
 fn stop_delay(program: &Program, sample: usize) -> f64 {
-    let mut listener = Listener::start(program, Stdio::null());
+    let mut listener = Listener::start(program, unlinked_file().into());
     let gateway = listener.gateway.try_clone().expect("a second handle of the gateway");
     let stopped = AtomicBool::new(false);
     let delay = thread::scope(|scope| {

@@ -1,15 +1,15 @@
 //! What `can-listen` costs and what it loses, next to other programs that do the same, on this machine.
 //!
 //! ```text
-//! cargo bench                                       everything, about ten minutes
+//! cargo bench                                       everything, about twenty minutes
 //! cargo bench --bench listen -- --quick             one short round of everything, to see that it works
 //! cargo bench --bench listen -- latency full-speed  the cases whose names contain one of the arguments
-//! cargo bench --bench listen -- --rounds 9 load     nine rounds instead of five
+//! cargo bench --bench listen -- --rounds 9 rates    nine rounds instead of five
 //! cargo bench --bench listen -- --before PATH       compare with another build of can-listen in the same rounds
 //! ```
 //!
-//! Cases: `load-KEY`, `peers-KEY` and `stock-KEY` with the keys in `load.rs`; `pausing-reader`; `formats-KEY`; `latency`;
-//! `stamps`; `stop`; `memory`.
+//! Cases: `rates-file-KEY`, `rates-pipe-KEY`, `rates-fleet-KEY`, `rates-stock-KEY`, `peers-KEY`, `formats-KEY` and
+//! `stock-KEY` with the keys in `load.rs`; `pausing-reader`; `latency`; `stamps`; `stop`; `memory`.
 //!
 //! A ratio is meaningful only between programs that were measured side by side: in each round every program gets the
 //! same load, one after the other, and the ratios are taken within the round. The baseline is the plainest loop there is:
@@ -22,29 +22,33 @@ mod load;
 mod machine;
 mod memory;
 mod programs;
+mod rates;
 
 use std::env;
 use std::process;
 use std::time::{Duration, Instant};
 
-use compare::{PAUSE_AFTER, baseline, compare, measure, table_head, table_row};
+use compare::{Outcome, Output, PAUSE_AFTER, baseline, compare, measure, measure_fleet, table_head, table_row};
 use listener::DATAGRAM;
 use load::{
-    BURST_16, BURST_20, BURST_64, BURST_100, BURST_300, CYCLE_20, FLAT_OUT, Load, SINGLE_300, SINGLE_1000, SINGLE_2000,
-    SINGLE_5000, SINGLE_20000,
+    BURST_16, BURST_20, BURST_64, BURST_100, BURST_300, CYCLE_20, FLAT_OUT, FLEET, FLEET_250, FLEET_500, Load,
+    SINGLE_250, SINGLE_500, SINGLE_1000, SINGLE_2000, SINGLE_5000, SINGLE_20000,
 };
 use machine::{RestoreRmemMax, rmem_max, set_rmem_max};
 use programs::{BUFFER, Program, can_listen, can_listen_before};
+use rates::Contest;
 
 /// The receive buffer that a stock Linux grants.
 const STOCK_BUFFER: usize = 212_992;
 
-/// With can-listen and the plain loop.
-const LOADS: [Load; 8] =
-    [SINGLE_300, SINGLE_1000, SINGLE_2000, CYCLE_20, SINGLE_5000, SINGLE_20000, BURST_20, BURST_16];
+const FILE_LOADS: [Load; 9] =
+    [SINGLE_250, CYCLE_20, SINGLE_500, SINGLE_1000, SINGLE_2000, SINGLE_5000, SINGLE_20000, BURST_20, BURST_16];
+const PIPE_LOADS: [Load; 6] = [SINGLE_250, CYCLE_20, SINGLE_500, SINGLE_1000, SINGLE_2000, SINGLE_5000];
+const FLEET_LOADS: [Load; 2] = [FLEET_250, FLEET_500];
+const STOCK_RATES: [Load; 6] = PIPE_LOADS;
 /// With all programs.
 const PEER_LOADS: [Load; 4] = [SINGLE_5000, BURST_100, BURST_300, FLAT_OUT];
-const STOCK_LOADS: [Load; 5] = [SINGLE_5000, BURST_64, BURST_16, BURST_300, FLAT_OUT];
+const STOCK_LOADS: [Load; 4] = [BURST_64, BURST_16, BURST_300, FLAT_OUT];
 const FORMAT_LOADS: [Load; 3] = [SINGLE_5000, BURST_300, FLAT_OUT];
 
 fn main() {
@@ -79,7 +83,14 @@ fn main() {
     }
     println!("{}\n", plan.description());
     println!("## Receive buffer of {} KiB (net.core.rmem_max = {})\n", rmem_max().min(BUFFER) >> 10, rmem_max());
-    plan.loads("load", &LOADS, &pairs);
+    let contest = Contest::new(&ours[0], ours.get(1), &baselines[0]);
+    let into_file = |program: &Program, load: &Load, span| measure(program, load, span, Output::File);
+    let into_pipe =
+        |program: &Program, load: &Load, span| measure(program, load, span, Output::Pipe { pause: Duration::ZERO });
+    let fleet = |program: &Program, load: &Load, span| measure_fleet(program, FLEET, load, 4 * span);
+    plan.rates("file", "Into a file", &FILE_LOADS, &contest, into_file);
+    plan.rates("pipe", "Into a pipe", &PIPE_LOADS, &contest, into_pipe);
+    plan.rates("fleet", "Many gateways, each with a process that writes into a file", &FLEET_LOADS, &contest, fleet);
     plan.loads("peers", &PEER_LOADS, &all);
     if plan.wants("pausing-reader") {
         pausing_reader(&plan, &all);
@@ -88,7 +99,7 @@ fn main() {
     let with_baseline: Vec<&Program> = pairs.iter().collect();
     let ours: Vec<&Program> = ours.iter().collect();
     if plan.wants("latency") {
-        delays::latency(&with_baseline, plan.samples * 10, 2 * plan.span);
+        delays::latency(&with_baseline, plan.samples * 5, 2 * plan.span);
     }
     if plan.wants("stamps") {
         delays::stamps(&ours, plan.rounds, plan.span);
@@ -99,10 +110,14 @@ fn main() {
     if plan.wants("memory") {
         memory::memory(plan.silence);
     }
-    if STOCK_LOADS.iter().any(|load| plan.wants_load("stock", load)) {
+    let stock_rates = STOCK_RATES.iter().any(|load| plan.wants_load("rates-stock", load));
+    if stock_rates || STOCK_LOADS.iter().any(|load| plan.wants_load("stock", load)) {
         println!("## Receive buffer of a stock system (net.core.rmem_max = {STOCK_BUFFER})\n");
         match set_rmem_max(STOCK_BUFFER) {
-            Ok(()) => plan.loads("stock", &STOCK_LOADS, &[&pairs, &baselines[1..]].concat()),
+            Ok(()) => {
+                plan.rates("stock", "Into a file", &STOCK_RATES, &contest, into_file);
+                plan.loads("stock", &STOCK_LOADS, &[&pairs, &baselines[1..]].concat());
+            }
             Err(error) => println!("Not measured: it is {} and cannot be changed ({error}).\n", rmem_max()),
         }
     }
@@ -171,6 +186,23 @@ impl Plan {
         self.wants(&format!("{kind}-{}", load.key))
     }
 
+    /// A table with one row for each load. A quick round has two.
+    fn rates(
+        &self,
+        kind: &str,
+        title: &str,
+        loads: &[Load],
+        contest: &Contest,
+        measure: impl Fn(&Program, &Load, Duration) -> Outcome,
+    ) {
+        let wanted = loads.iter().filter(|load| self.wants_load(&format!("rates-{kind}"), load)).copied();
+        let loads: Vec<Load> = wanted.take(if self.is_quick { 2 } else { loads.len() }).collect();
+        if !loads.is_empty() {
+            println!("### {title}\n");
+            contest.table(self.rounds, self.span, &loads, measure);
+        }
+    }
+
     /// A table with one group of rows for each load.
     fn loads(&self, kind: &str, loads: &[Load], programs: &[Program]) {
         let loads: Vec<&Load> = loads.iter().filter(|load| self.wants_load(kind, load)).collect();
@@ -192,10 +224,10 @@ impl Plan {
         };
         format!(
             "{caution}{machine}. Each datagram has {size} bytes (`{text}`) and comes over loopback from a process on the \
-             same machine, one by one or in bursts, at equal intervals. Under load stdout is a file in memory ({sink}) for \
-             every program, so that no reader competes for the processors; a pipe would cost those more that write each \
-             datagram by itself. {rounds} rounds of {span:?} for each program and load, in each round one program after \
-             the other. Received (what was found in the file) and lost are sums over the rounds. CPU time (user and \
+             same machine, one by one or in bursts, at equal intervals. Where no pipe is named, stdout is a file in memory \
+             ({sink}) for every program, so that no reader competes for the processors. {rounds} rounds of {span:?} (up to \
+             four times as long where few wake-ups come in a second) for each program and load, in each round one program \
+             after the other. Received (what was found in the file) and lost are sums over the rounds. CPU time (user and \
              system, all threads, without start-up and shutdown) for each datagram received, and its ratio to the \
              baseline's (the row with the 1) in the same round, are medians. Peak memory is the maximum.",
             machine = machine::describe(),
@@ -237,7 +269,7 @@ fn pausing_reader(plan: &Plan, programs: &[Program]) {
     table_head();
     for (row, program) in programs.iter().enumerate() {
         let span = plan.pause + 2 * PAUSE_AFTER;
-        let outcome = measure(program, &BURST_20, span, Some(plan.pause));
+        let outcome = measure(program, &BURST_20, span, Output::Pipe { pause: plan.pause });
         table_row(if row == 0 { BURST_20.name } else { "" }, program, &[&outcome], "");
     }
     println!();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,8 +31,43 @@ pub struct Listener {
     cpu_before: Duration,
 }
 
+/// What a stream cost a program. Shutdown is not included.
+#[derive(Clone, Copy, Default)]
+pub struct Cost {
+    /// The CPU time of start-up.
+    pub startup: Duration,
+    /// The CPU time since then.
+    pub cpu: Duration,
+    pub memory_kib: u64,
+}
+
+/// Waits until start-up is over; the measurement begins then.
+pub fn settle<'a>(listeners: impl IntoIterator<Item = &'a mut Listener>) {
+    thread::sleep(Duration::from_millis(50));
+    for listener in listeners {
+        listener.cpu_before = listener.cpu();
+    }
+}
+
+/// Waits until the programs have read and written what is on its way.
+pub fn finish_writing<'a>(listeners: impl IntoIterator<Item = &'a Listener>) {
+    for listener in listeners {
+        wait_until(|| listener.queued().unwrap_or(0) == 0, "the listener reads no more datagrams");
+    }
+    // They may still have to write what they have just read; can-listen writes a file every 100 ms.
+    thread::sleep(Duration::from_millis(130));
+}
+
 impl Listener {
+    /// Starts the program and waits until its start-up is over.
     pub fn start(program: &Program, stdout: Stdio) -> Listener {
+        let mut listener = Listener::launch(program, stdout);
+        settle([&mut listener]);
+        listener
+    }
+
+    /// Starts the program and waits until it listens. [`settle`] comes before the measurement.
+    pub fn launch(program: &Program, stdout: Stdio) -> Listener {
         let gateway = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the gateway");
         let (port, gateway_port) = (free_port(), port_of(&gateway));
         let mut arguments = program.command.iter().map(|argument| {
@@ -42,19 +78,16 @@ impl Listener {
         // With it, Python would write each line by itself.
         command.env_remove("PYTHONUNBUFFERED");
         let child = command.spawn().expect("a program that can be started");
-        *running() = Some(pid(&child));
+        running().push(pid(&child));
 
-        let mut listener = Listener { child, port, gateway, cpu_before: Duration::ZERO };
+        let listener = Listener { child, port, gateway, cpu_before: Duration::ZERO };
         if program.needs_handshake() {
             listener.answer_handshake();
         }
         wait_until(|| listener.queued().is_some(), &format!("{} does not listen", program.name));
-        // Start-up is over before the measurement begins.
-        thread::sleep(Duration::from_millis(50));
         listener.gateway.connect((Ipv4Addr::LOCALHOST, port)).expect("a connected gateway");
         // The kernel cuts what is sent into datagrams of this length (UDP_SEGMENT).
         setsockopt(&listener.gateway, UdpGsoSegment, &(DATAGRAM.len() as i32)).expect("a socket that sends in bursts");
-        listener.cpu_before = listener.cpu();
         listener
     }
 
@@ -116,16 +149,27 @@ impl Listener {
         field(&proc_file(&format!("/proc/{}/status", self.child.id())), name).unwrap_or_default()
     }
 
-    /// Waits until the program has read and written what is on its way, then ends it. Returns the CPU time of the stream
-    /// (without start-up and shutdown) and the peak of its memory in KiB.
-    pub fn end(mut self) -> (Duration, u64) {
-        wait_until(|| self.queued().unwrap_or(0) == 0, "the listener reads no more datagrams");
-        // It may still have to write what it has just read.
-        thread::sleep(Duration::from_millis(30));
-        let result = (self.cpu() - self.cpu_before, self.kib("VmHWM"));
+    /// The program's part of the memory that it shares with others, and all that it does not share, in KiB.
+    pub fn proportional_kib(&self) -> u64 {
+        field(&proc_file(&format!("/proc/{}/smaps_rollup", self.child.id())), "Pss").unwrap_or_default()
+    }
+
+    /// Waits until the program has read and written what is on its way, then ends it.
+    pub fn end(self) -> Cost {
+        finish_writing([&self]);
+        let cost = self.cost(self.kib("VmHWM"));
+        self.terminate();
+        cost
+    }
+
+    /// What the stream has cost up to now.
+    pub fn cost(&self, memory_kib: u64) -> Cost {
+        Cost { startup: self.cpu_before, cpu: self.cpu() - self.cpu_before, memory_kib }
+    }
+
+    pub fn terminate(mut self) {
         self.signal(Signal::SIGTERM);
         self.wait();
-        result
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -140,7 +184,7 @@ impl Listener {
         let mut running = running();
         let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
         if ended {
-            *running = None;
+            running.retain(|&running| running != pid(&self.child));
         }
         ended
     }
@@ -152,21 +196,21 @@ impl Drop for Listener {
         if !self.has_ended() {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            *running() = None;
+            running().retain(|&running| running != pid(&self.child));
         }
     }
 }
 
 /// For the handler of Ctrl-C.
 pub fn kill_running() {
-    if let Some(child) = *running() {
+    for &child in &*running() {
         let _ = kill(child, Signal::SIGKILL);
     }
 }
 
-/// The child that runs. It is reaped under this lock, so that its process number cannot belong to another process.
-fn running() -> MutexGuard<'static, Option<Pid>> {
-    static RUNNING: Mutex<Option<Pid>> = Mutex::new(None);
+/// The children that run. They are reaped under this lock, so that no number here can belong to another process.
+fn running() -> MutexGuard<'static, Vec<Pid>> {
+    static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -174,8 +218,16 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().expect("a process number"))
 }
 
+/// Below those that the system gives to others; none is returned twice.
 fn free_port() -> u16 {
-    port_of(&UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"))
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Relaxed);
+        assert!(port > 0, "all ports are used up");
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn port_of(socket: &UdpSocket) -> u16 {

@@ -18,7 +18,8 @@ pub struct Load {
     pub burst: usize,
 }
 
-pub const SINGLE_300: Load = Load { name: "300/s", key: "300", per_second: Some(300), burst: 1 };
+pub const SINGLE_250: Load = Load { name: "250/s", key: "250", per_second: Some(250), burst: 1 };
+pub const SINGLE_500: Load = Load { name: "500/s", key: "500", per_second: Some(500), burst: 1 };
 pub const SINGLE_1000: Load = Load { name: "1,000/s", key: "1000", per_second: Some(1_000), burst: 1 };
 pub const SINGLE_2000: Load = Load { name: "2,000/s", key: "2000", per_second: Some(2_000), burst: 1 };
 pub const SINGLE_3000: Load = Load { name: "3,000/s", key: "3000", per_second: Some(3_000), burst: 1 };
@@ -35,7 +36,19 @@ pub const BURST_100: Load =
     Load { name: "100,000/s in bursts of 100", key: "100000x100", per_second: Some(100_000), burst: 100 };
 pub const BURST_300: Load =
     Load { name: "300,000/s in bursts of 300", key: "300000", per_second: Some(300_000), burst: 300 };
+/// How many gateways a fleet has.
+pub const FLEET: u32 = 40;
+pub const FLEET_250: Load = Load { name: "40 gateways of 250/s", key: "250", per_second: Some(FLEET * 250), burst: 1 };
+pub const FLEET_500: Load = Load { name: "40 gateways of 500/s", key: "500", per_second: Some(FLEET * 500), burst: 1 };
 pub const FLAT_OUT: Load = Load { name: "full speed", key: "full-speed", per_second: None, burst: MAX_PER_SEND };
+
+impl Load {
+    /// How long a program gets this load: longer than usual where few wake-ups come in a second.
+    pub fn span(&self, usual: Duration) -> Duration {
+        let bursts_per_second = self.per_second.map_or(u32::MAX, |rate| rate / self.burst as u32);
+        usual * (1000 / bursts_per_second).clamp(1, 4)
+    }
+}
 
 /// What was sent, and at what rate.
 pub struct Sent {

@@ -22,6 +22,10 @@ pub const C_ONE_BY_ONE: &str = "C recv+write";
 pub const C_IN_BATCHES: &str = "C recvmmsg+write";
 pub const RUST_LOOP: &str = "Rust recv+write";
 
+pub fn position(programs: &[Program], name: &str) -> Option<usize> {
+    programs.iter().position(|program| program.name == name)
+}
+
 /// The loop of the scripts that can-listen replaces, with the receive buffer of the others. Its output stays buffered, as
 /// always when Python's stdout is no terminal, so it must exit in order.
 const PYTHON_LOOP: &str = r#"

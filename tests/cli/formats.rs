@@ -81,7 +81,6 @@ fn candump_is(datagrams: &[&[u8]], expected: &[&str]) {
 
 /// The part of the report between the losses and the state of the bus.
 fn after_losses(finished: &Output) -> String {
-    // A long report is wrapped.
     let report = finished.stderr.replace("\ncan-listen: ", "; ");
     let (_, rest) = report.split_once(" in the output buffer").expect("a report");
     rest.split_once("; the bus still runs").expect("a report").0.to_owned()

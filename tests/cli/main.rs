@@ -13,6 +13,7 @@
 //! | `stop`, `confirm` | `can-stop` halts the bus, and confirms it on request |
 //! | `options`, `errors`, `default_port` | option values, failures and their remedies, the default port |
 //! | `messages` | messages on stderr are bounded and complete |
+//! | `record` | a file on stdout stays readable, and what it loses is reported |
 //! | `addresses` | addresses are taken as they are meant; a wrong one names its option |
 //! | `readme` | the README stays true |
 //! | `simulated_gateway` | the gateway of these tests answers as the vendor's does |

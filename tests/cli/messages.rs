@@ -47,6 +47,25 @@ fn flood_of_events_is_limited_and_counted_under_quiet_too() {
 }
 
 #[test]
+fn bus_off_in_a_flood_of_other_events_is_shown() {
+    let gateway = Gateway::start();
+    let listener = start(&mut can_listen(["--format", "candump", "--target", &gateway.target()]));
+    let ours = gateway.wait_for_command("CAN 1 START\n").from;
+    let warnings = (0..300).map(|number| format!("E 1 WARNING {}\n", number % 100).into_bytes());
+    send_at_the_pace_of(ours, warnings, |event| gateway.send(event));
+    gateway.send("E 1 BUSOFF\n");
+    gateway.send("E 1 ERRORWARNING SET\nE 1 ERRORWARNING RESET\n");
+    gateway.send(frame(1));
+    listener.wait_for_lines(1);
+    listener.signal(Signal::SIGINT);
+    let finished = listener.wait();
+    for event in ["BUSOFF", "ERRORWARNING SET", "ERRORWARNING RESET"] {
+        assert!(finished.stderr.contains(&format!("the gateway reports: E 1 {event}\n")), "{finished:?}");
+    }
+    assert_eq!(finished.stderr.matches("reports: E 1 WARNING").count() as u64 + not_shown(&finished.stderr), 300);
+}
+
+#[test]
 fn stdout_closed_at_the_start_is_named() {
     let gateway = Gateway::start();
     for (redirection, is_named) in [(">&-", true), (">/dev/null", false), (">>/dev/null", false)] {
@@ -103,7 +122,7 @@ fn full_nonblocking_stderr_loses_no_message() {
     let text = String::from_utf8_lossy(&text);
     let messages = text.trim_start_matches('.');
     assert!(messages.starts_with("can-listen: connecting to "), "{messages}");
-    assert!(messages.contains("in the output buffer; the bus still runs"), "{messages}");
+    assert!(messages.contains("\ncan-listen: the bus still runs, stop it with:\ncan-stop "), "{messages}");
 }
 
 #[test]

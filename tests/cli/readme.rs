@@ -118,10 +118,10 @@ fn transcript_is_what_the_programs_print() {
     let stderr = finished.stderr.replace(&format!("--target 127.0.0.1:{port}"), "--target 127.0.0.1");
     let stderr = stderr.replace(&format!(":{port}"), ":5000").replace(" --bind 127.0.0.1:0", "");
     let (before, after) = stderr.split_once(" in ").expect("a report");
-    let after = after.split_once(" s; ").expect("seconds").1;
+    let after = after.split_once(" s\n").expect("seconds").1;
     let expected = transcript.lines().skip(1).map(|line| line.trim_start_matches("^C")).collect::<Vec<_>>().join("\n");
     let (begin, report) = before.rsplit_once('\n').expect("two lines");
-    let printed = format!("{begin}\n{}{report} in 2.1 s; {after}", finished.text());
+    let printed = format!("{begin}\n{}{report} in 2.1 s\n{after}", finished.text());
     assert_eq!(printed.trim_end(), expected);
 }
 
@@ -151,14 +151,40 @@ fn unit_has_an_exposure_of_at_most_2_of_10() {
 }
 
 #[test]
-#[ignore = "needs logrotate"]
-fn logrotate_accepts_its_file() {
+#[ignore = "needs logrotate and gzip"]
+fn logrotate_rotates_a_large_file_twice_a_day() {
     let folder = TempDir::new("logrotate");
-    let config = folder.write("can-listen", block("## As a service", "text"));
-    let state = folder.0.join("state");
-    let judged = run(Command::new("logrotate").arg("--debug").arg("--state").arg(state).arg(config));
-    assert_eq!(judged.code(), Some(0), "{}", judged.stderr);
-    assert!(!judged.stderr.contains("error:"), "{}", judged.stderr);
+    let here = folder.0.display();
+    let config = block("## As a service", "text").replace("/var/log/can-listen", &here.to_string());
+    // Fedora's default; with it the name for a day can be used only once.
+    let config = format!("dateext\n{}", config.replace("maxsize 1G", "maxsize 1k"));
+    let config = folder.write("can-listen", &config);
+    for content in ["old\n", "new\n"] {
+        fs::write(folder.0.join("gw1.log"), content.repeat(1000)).expect("a file");
+        let mut logrotate = Command::new("logrotate");
+        let rotated = run(logrotate.arg("--state").arg(folder.0.join("state")).arg(&config));
+        assert_eq!((rotated.code(), rotated.stderr.as_str()), (Some(0), ""));
+        assert_eq!(folder.read("gw1.log"), "");
+    }
+    assert_eq!(folder.read("gw1.log.1"), "new\n".repeat(1000));
+    assert!(folder.0.join("gw1.log.2.gz").exists());
+}
+
+#[test]
+#[ignore = "needs systemd-analyze (Debian: systemd) and logrotate"]
+fn hourly_timer_of_logrotate_is_accepted_by_systemd() {
+    let folder = TempDir::new("timer");
+    let here = folder.0.to_str().expect("UTF-8");
+    let commands = README.lines().filter(|line| line.contains("/etc/systemd/system/logrotate.timer.d"));
+    let commands: Vec<_> =
+        commands.map(|line| line.replace("sudo ", "").replace("/etc/systemd/system", here)).collect();
+    let script = format!(
+        "set -e\ncp /lib/systemd/system/logrotate.* {here}\n{}\nsystemd-analyze verify {here}/logrotate.timer",
+        commands.join("\n")
+    );
+    let verified = run(Command::new("sh").args(["-c", &script]));
+    assert_eq!((verified.code(), verified.stderr.as_str()), (Some(0), ""));
+    assert!(folder.read("logrotate.timer.d/hourly.conf").contains("\nOnCalendar=hourly\n"));
 }
 
 /// Builds the static binary with the Dockerfile's own command, from the files that `.dockerignore` lets through.
@@ -205,10 +231,7 @@ fn static_binary_listens_as_process_1_of_an_empty_root() {
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(ended.text().lines().filter(|line| line.starts_with("M ")).count() as u64 >= sent, "{ended:?}");
     // There is no /proc in the empty root.
-    assert!(
-        ended.stderr.contains("lost: unknown (the system does not say) in the kernel, 0 in the output buffer"),
-        "{ended:?}"
-    );
+    assert!(ended.stderr.contains("lost: unknown in the kernel, 0 in the output buffer"), "{ended:?}");
 }
 
 #[test]
@@ -251,10 +274,9 @@ fn source_of_the_programs() -> String {
     source.split("\\\n").map(str::trim_start).collect()
 }
 
-/// The messages in the first column of the tables, without what varies: `…`, a command, a port, the gateway's own text.
+/// The messages in the first column of the table, without what varies: `…`, a command, a port, the gateway's own text.
 fn documented_messages() -> Vec<&'static str> {
-    let sections = ["What a silent bus means", "When something goes wrong"].map(section);
-    let rows = sections.iter().flat_map(|section| section.lines());
+    let rows = section("Messages that need more than their own words").lines();
     let messages = rows.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let messages = messages.flat_map(|messages| messages.split('`').step_by(2));
     let parts = messages.flat_map(|message| message.split('…'));
@@ -271,7 +293,7 @@ fn messages_in_the_readme_are_those_of_the_programs() {
     let (source, messages) = (source_of_the_programs(), documented_messages());
     let unknown: Vec<_> = messages.iter().filter(|message| !source.contains(**message)).collect();
     assert!(unknown.is_empty(), "the programs do not print these: {unknown:#?}");
-    assert!(messages.len() >= 30, "only {} messages", messages.len());
+    assert!(messages.len() >= 15, "only {} messages", messages.len());
 }
 
 /// How many lines of the README are not folded into `<details>`.
@@ -295,6 +317,7 @@ fn readme_begins_with_what_a_visitor_looks_for() {
         assert!(beginning.contains(text), "{text} is not in the first 45 lines");
     }
     assert!(open_lines() <= 240, "{} lines are open", open_lines());
+    assert!(README.lines().count() <= 600, "{} lines", README.lines().count());
 }
 
 #[test]
@@ -302,7 +325,8 @@ fn terms_that_users_search_for_are_in_the_readme() {
     let readme = README.to_lowercase();
     for term in
         "timestamp|gap|rate|reconnect|rotate|29-bit|J1939|Wireshark|SocketCAN|vcan|DBC|BLF|awk|tee|Docker|systemd|\
-                 InfluxDB|Grafana|Kafka|MQTT|firewall|VPN|listen-only|several gateways|19228|cron|ssh|sudo|SIGXFSZ"
+                 InfluxDB|Grafana|Kafka|MQTT|firewall|VPN|listen-only|several gateways|19228|cron|ssh|sudo|SIGXFSZ|\
+                 uninstall|MF4|SavvyCAN|cantools plot|uutils|VRF|SIGUSR1|two network cards"
             .split('|')
     {
         assert!(readme.contains(&term.to_lowercase()), "{term}");
@@ -315,10 +339,11 @@ const EXECUTED: &[(&str, &str)] = &[
     ("cargo run --release --example demo ", ".ci/run"),
     ("cargo install --locked --path . ", ".ci/run"),
     ("cargo test ", ".ci/run"),
+    ("cargo uninstall can-udp ", ".ci/run"),
     ("can-listen --target 10.8.0.109 ", "first_commands_of_the_readme_work"),
     ("can-stop --target 10.8.0.109 ", "first_commands_of_the_readme_work"),
     ("export CAN_TARGET=", "first_commands_of_the_readme_work"),
-    ("can-listen > bus.txt ", "first_commands_of_the_readme_work"),
+    ("can-listen > bus.txt  ", "first_commands_of_the_readme_work"),
     ("can-listen --listen-only ", "first_commands_of_the_readme_work"),
     ("can-listen --filter STD:0:0 --filter EXT:0:0 ", "first_commands_of_the_readme_work"),
     ("can-stop --confirm   ", "first_commands_of_the_readme_work"),
@@ -330,34 +355,42 @@ const EXECUTED: &[(&str, &str)] = &[
     ("can-listen | (trap '' INT; exec tee bus.txt)", "tee_recipe_keeps_every_frame"),
     ("can-listen | (trap '' INT; exec ts ", "ts_recipe_stamps_each_line_at_once"),
     ("timeout --preserve-status 60 ", "timeout_recipe_ends_in_time_with_0"),
-    ("can-listen --format candump | (trap '' INT; exec mawk ", "gaps_recipe_shows_each_when_it_is_over"),
+    ("can-listen --format candump | (trap '' INT; LC_ALL=C exec mawk ", "gaps_recipe_shows_each_when_it_is_over"),
     ("for rate in ", "bit_rate_recipe_finds_the_last_rate_within_100_s"),
     ("can-listen --format candump > bus.log", "file_and_log2asc_recipes_keep_every_frame"),
     ("can-listen --format candump | (trap '' INT; exec split ", "split_recipe_keeps_every_frame_in_whole_lines"),
     ("can-listen --format pcap | setsid -w tshark ", "ring_recipe_keeps_every_frame"),
     ("while can-listen ", "reconnect_recipe_survives_a_power_cycle"),
     ("nohup can-listen ", "nohup_recipe_survives_the_terminal"),
+    ("can-listen > bus.txt 2> >(trap '' INT; exec ts ", "messages_recipe_adds_the_time_to_each"),
     ("sudo --preserve-env", "sudo_recipe_keeps_target_and_path"),
     ("ssh bench ", "ssh_recipe_shows_frames_of_a_remote_listener"),
     ("0 6 * * * ", "cron_recipe_works_without_an_environment"),
     ("cantools decode ", "cantools_recipes_decode_every_frame"),
     ("can-listen --format candump | (trap '' INT; PYTHONUNBUFFERED=1 ", "cantools_recipes_decode_every_frame"),
     ("VERSION ", "dbc_of_the_readme_decodes_the_simulated_gateway"),
+    ("cantools plot ", "cantools_plot_recipe_draws_a_signal"),
     ("log2asc ", "file_and_log2asc_recipes_keep_every_frame"),
-    ("can_logconvert ", "blf_recipe_keeps_every_frame"),
+    ("can_logconvert ", "blf_and_mf4_recipes_keep_every_frame"),
     ("# can-listen --format candump | (trap '' INT; exec python3 ", "python_can_recipe_reads_every_frame"),
     ("can-listen --format pcap > bus.pcap", "pcap_recipe_is_read_by_tshark"),
     ("sudo modprobe vcan; ", "socketcan_recipe_shows_every_frame"),
+    ("cantools monitor ", "socketcan_recipe_shows_every_frame"),
     (
         "can-listen --filter STD:0:0 --filter EXT:0:0 --format candump | (trap '' INT; exec canplayer ",
         "socketcan_recipe_shows_every_frame",
     ),
-    ("can-listen --format candump | setsid -w kcat ", "kafka_recipe_delivers_in_order_through_an_outage"),
-    ("can-listen --format candump | (trap '' INT; exec mosquitto_pub ", "mqtt_recipe_publishes_every_frame"),
+    ("sink() {", "second_ctrl_c_ends_a_sink_whose_server_is_away"),
+    ("can-listen --format candump | sink kcat ", "kafka_recipe_delivers_in_order_through_an_outage"),
+    ("can-listen --format candump | sink mosquitto_pub ", "mqtt_recipe_publishes_every_frame"),
     ("curl -sS --data-urlencode ", "influxdb_recipe_stores_every_frame"),
+    ("can-listen --format influx | sink bash to-influx", "influxdb_recipe_stores_every_frame"),
     ("url='http://localhost:8086/write", "influxdb_recipe_stores_every_frame"),
+    ("SELECT last(", "influxdb_recipe_stores_every_frame"),
     ("[Unit]", "unit_is_accepted_by_systemd"),
-    ("/var/log/can-listen/*.log {", "logrotate_accepts_its_file"),
+    ("/var/log/can-listen/*.log {", "logrotate_rotates_a_large_file_twice_a_day"),
+    ("sudo mkdir -p /etc/systemd/system/logrotate.timer.d", "hourly_timer_of_logrotate_is_accepted_by_systemd"),
+    ("printf '[Timer]", "hourly_timer_of_logrotate_is_accepted_by_systemd"),
     ("CAN_TARGET=[fd00::109]", "environment_file_of_the_readme_is_accepted"),
     ("cargo build --release", ".ci/run"),
     ("FROM rust:", "static_binary_listens_as_process_1_of_an_empty_root"),

@@ -4,8 +4,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
+use std::time::Instant;
 
-use crate::programs::{Output, TempDir, can_listen, start_with, wait_until};
+use crate::programs::{Output, Running, TempDir, can_listen, start_with, wait_until};
 use crate::simulator::Gateway;
 use can_udp::format::{PCAP_HEADER, write_pcap_record};
 use nix::sys::signal::Signal;
@@ -111,6 +112,75 @@ fn pcap_cuts_off_half_a_record() {
     let output = append("pcap", &path, &[]);
     assert!(output.stderr.contains("the file ended within a record; removed its 22 bytes"), "{}", output.stderr);
     assert_eq!(ids(&fs::read(&path).expect("a file")), [&[0x55][..], &SESSION_IDS].concat());
+}
+
+#[test]
+fn pcap_is_continued_wherever_it_was_cut() {
+    let frame = |number: u8| can_udp::format::frame::Frame::parse(format!("M 1 CSD {number} 11 22 33").as_bytes());
+    let mut content = PCAP_HEADER.to_vec();
+    for number in 1..=3 {
+        write_pcap_record(&frame(number).expect("a frame"), std::time::Duration::from_secs(1), &mut content);
+    }
+    let record = (content.len() - 24) / 3;
+    for length in [1, 10, 24, 25, 40, 24 + record, content.len() - 20, content.len() - 1, content.len()] {
+        let folder = TempDir::new(&format!("record-pcap-{length}"));
+        let path = folder.0.join("bus.pcap");
+        fs::write(&path, &content[..length]).expect("a file");
+        let output = append("pcap", &path, &[]);
+        let whole = length.saturating_sub(24) / record;
+        let kept: Vec<u32> = (1..=whole as u32).collect();
+        assert_eq!(ids(&fs::read(&path).expect("a file")), [&kept[..], &SESSION_IDS].concat(), "{length} bytes");
+        let is_cut = length < 24 || (length - 24) % record > 0;
+        assert_eq!(output.stderr.contains("the file ended within"), is_cut, "{length}: {output:?}");
+    }
+}
+
+#[test]
+fn deleted_file_is_reported_unless_it_never_had_a_name() {
+    for (delete_at_start, format) in [(false, "raw"), (false, "pcap"), (true, "raw")] {
+        let folder = TempDir::new("record-deleted");
+        let path = folder.0.join("log");
+        let file = File::create(&path).expect("a file");
+        if delete_at_start {
+            fs::remove_file(&path).expect("the file");
+        }
+        let gateway = Gateway::builder().frames_per_second(1000.0).start();
+        let mut listen = can_listen(["--target", &gateway.target(), "--format", format, "--quiet"]);
+        let watched = file.try_clone().expect("a descriptor");
+        let listener = start_with(&mut listen, file.into());
+        wait_until("output", || watched.metadata().expect("a file").len() > 100);
+        if !delete_at_start {
+            fs::remove_file(&path).expect("the file");
+        }
+        listener.signal(Signal::SIGINT);
+        let output = listener.wait();
+        assert_eq!(output.code(), Some(0), "{output:?}");
+        let warning = "can-listen: the output file was deleted; what is written there will be gone\n";
+        assert_eq!(output.stderr, if delete_at_start { "" } else { warning });
+    }
+}
+
+/// How many times a process has written so far, to whatever (proc(5), `syscw`).
+fn writes(listener: &Running) -> u64 {
+    let io = listener.proc("io");
+    let count = io.lines().find_map(|line| line.strip_prefix("syscw: ")).and_then(|count| count.parse().ok());
+    count.unwrap_or_else(|| panic!("no count in {io}"))
+}
+
+#[test]
+fn regular_file_is_written_ten_times_a_second() {
+    let folder = TempDir::new("record-moderated");
+    let file = File::create(folder.0.join("log")).expect("a file");
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let listener = start_with(&mut can_listen(["--target", &gateway.target()]), file.try_clone().expect("one").into());
+    listener.wait_for_stderr("START sent");
+    gateway.wait_until_streamed(100);
+    let (before, began) = (writes(&listener), Instant::now());
+    gateway.wait_until_streamed(1600);
+    let (count, tenths) = (writes(&listener) - before, began.elapsed().as_millis() as u64 / 100);
+    assert!((5..=tenths + 5).contains(&count), "{count} writes in {tenths} tenths of a second");
+    listener.signal(Signal::SIGINT);
+    assert_eq!(listener.wait().code(), Some(0));
 }
 
 #[test]

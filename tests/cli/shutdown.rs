@@ -520,7 +520,7 @@ fn report_counts_what_a_dead_reader_did_not_read() {
     let ended = listener.wait();
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     let taken: u32 =
-        ended.stderr.split_once("; up to ").and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok()).unwrap_or(0);
+        ended.stderr.split_once(": up to ").and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok()).unwrap_or(0);
     // The first of them may have fitted into the pipe.
     assert!((4..=5).contains(&taken), "{ended:?}");
     assert!(ended.stderr.contains(" datagrams not read by the reader"), "{ended:?}");

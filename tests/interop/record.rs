@@ -1,10 +1,13 @@
 //! Promise: a file that stdout is redirected to stays readable on a full disk, beside another writer, as a log that only root
-//! can read, and for the programs that read it. Needs root, util-linux, tshark, can-utils, influxd and python-can.
+//! can read, and for the programs that read it; errors that come late are reported. Needs root, util-linux, cc, tshark,
+//! can-utils, influxd and python-can.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::programs::{Output, Running, TempDir, can_listen, free_port, run, start, start_with, wait_until};
 use crate::simulator::Gateway;
@@ -71,6 +74,9 @@ other = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 os.write(other, b"-" * (50 << 10) + b"\n")
 listener = subprocess.Popen(sys.argv[1:], stdout=os.open(log, os.O_WRONLY | os.O_APPEND))
 accepted = number = 0
+begin = os.fstat(other).st_size
+while listener.poll() is None and os.fstat(other).st_size == begin:
+    pass
 while listener.poll() is None:
     line = b"other %08d other %08d\n" % (number, number)
     number += 1
@@ -79,7 +85,7 @@ while listener.poll() is None:
             count = os.write(other, line)
             accepted += count
             line = line[count:]
-            time.sleep(0.0002)
+            time.sleep(0.0005)
         except OSError:
             pass
 print(accepted)
@@ -90,7 +96,7 @@ sys.exit(listener.returncode)
 #[ignore = "needs root, to mount a tmpfs; CAN_TRIES: how many tries"]
 fn nothing_that_another_program_wrote_is_removed() {
     let tries: u32 = env::var("CAN_TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(30);
-    let mut cut = 0;
+    let (mut cut, mut frames) = (0, 0);
     for number in 0..tries {
         let folder = TempDir::new("other-writer");
         let writer = folder.write("writer.py", OTHER_WRITER);
@@ -107,9 +113,9 @@ fn nothing_that_another_program_wrote_is_removed() {
         // What is left without the listener's lines and pieces, which have no letter of the other's, is the other's text.
         let log = folder.read("log");
         let kept: usize = {
-            let frames = log.matches(" can1 100#").count();
+            frames += log.matches(" can1 100#").count();
             let text: String = log.chars().filter(|letter| "other".contains(*letter)).collect();
-            assert!(frames > 0 && text.starts_with("other"), "{output:?}");
+            assert!(text.starts_with("other"), "{output:?}");
             text.len()
         };
         // Each line has ten such letters among its 30 bytes; a piece at the end has the more of them.
@@ -118,7 +124,182 @@ fn nothing_that_another_program_wrote_is_removed() {
         let expected = 10 * lines + piece.filter(|letter| "other".contains(*letter)).count();
         assert_eq!(kept, expected, "try {number}: {accepted} bytes accepted; {}", output.stderr);
     }
+    // The other program can be the one that fills the disk, before the listener writes anything.
+    assert!(frames > 0, "no frame in {tries} tries");
     println!("{tries} tries; {cut} times the listener's piece was left and reported");
+}
+
+/// Two listeners that append to one file until the disk is full. Prints each exit code.
+const TWO_LISTENERS: &str = r#"
+head -c 51200 /dev/zero | tr '\0' - >"$disk/log"; echo >>"$disk/log"
+"$@" --target "$first" >>"$disk/log" 2>"$out/first" & first=$!
+"$@" --target "$second" >>"$disk/log" 2>"$out/second"; echo $?
+wait $first; echo $?
+cat "$disk/log" >"$out/log"
+"#;
+
+#[test]
+#[ignore = "needs root, to mount a tmpfs; CAN_TRIES: how many tries"]
+fn torn_line_of_two_listeners_is_reported() {
+    let tries: u32 = env::var("CAN_TRIES").ok().and_then(|tries| tries.parse().ok()).unwrap_or(30);
+    let mut torn = 0;
+    for number in 0..tries {
+        let folder = TempDir::new("two-listeners");
+        let gateways = [1, 2].map(|_| Gateway::builder().frames_per_second(20_000.0).start());
+        let mut command = on_a_small_disk(&folder, TWO_LISTENERS, &can_listen(["--format", "candump"]));
+        command.env("first", gateways[0].target()).env("second", gateways[1].target());
+        let output = run(&mut command);
+        assert_eq!(output.text(), "1\n1\n", "{output:?}");
+        let log = folder.read("log");
+        let is_whole = |line: &str| line.len() == 45 && line.starts_with('(') && line.ends_with(char::is_alphanumeric);
+        let cut = log.split_inclusive('\n').skip(1).filter(|line| !line.ends_with('\n') || !is_whole(line.trim_end()));
+        let cut = cut.count();
+        torn += usize::from(cut > 0);
+        let stderr = folder.read("first") + &folder.read("second");
+        let reported = stderr.matches("the file ends within a line").count();
+        // What one leaves is one line that another may have continued.
+        assert!(cut <= reported, "try {number}: {stderr}\n{}", log.get(log.len() - 500..).unwrap_or_default());
+    }
+    println!("{tries} tries; a torn line in {torn}");
+}
+
+/// Preloaded, makes fsync(2) and write(2) of regular files fail. `FSYNC` is fsync's error, or 0 for one that never returns;
+/// `WRITE` is write's, once 1000 bytes were written. Each fsync appends a byte to the file `SYNCS`.
+const FAILING_FILE: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static long room = 1000;
+
+int fsync(int fd) {
+    const char *error = getenv("FSYNC"), *path = getenv("SYNCS");
+    if (path) {
+        int syncs = open(path, O_WRONLY | O_APPEND | O_CREAT, 0600);
+        syscall(SYS_write, syncs, ".", 1);
+        close(syncs);
+    }
+    if (!error) return 0;
+    if (!atoi(error)) for (;;) pause();
+    errno = atoi(error);
+    return -1;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    const char *error = getenv("WRITE");
+    struct stat status;
+    if (error && !fstat(fd, &status) && S_ISREG(status.st_mode)) {
+        if (!room) return errno = atoi(error), -1;
+        if (count > room) count = room;
+        room -= count;
+    }
+    return syscall(SYS_write, fd, bytes, count);
+}
+"#;
+
+/// A listener whose stdout is the file `log` in the folder, with this preloaded and these variables.
+fn with_failing_file(folder: &TempDir, gateway: &Gateway, format: &str, variables: &[(&str, &str)]) -> Running {
+    let (source, library) = (folder.write("failing.c", FAILING_FILE), folder.0.join("failing.so"));
+    let mut compiler = Command::new("cc");
+    let compiled = run(compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source));
+    assert_eq!(compiled.code(), Some(0), "{compiled:?}");
+    let mut listen = can_listen(["--target", &gateway.target(), "--format", format]);
+    listen.env("LD_PRELOAD", library).env("SYNCS", folder.0.join("syncs")).envs(variables.iter().copied());
+    start_with(&mut listen, File::create(folder.0.join("log")).expect("a file").into())
+}
+
+/// How often such a listener has called fsync.
+fn syncs(folder: &TempDir) -> u64 {
+    fs::metadata(folder.0.join("syncs")).map_or(0, |syncs| syncs.len())
+}
+
+#[test]
+#[ignore = "needs cc"]
+fn error_of_fsync_is_a_failure_on_the_last_line() {
+    // EIO, ENOSPC, EDQUOT; EINVAL, EROFS, ENOSYS, EOPNOTSUPP.
+    for (error, reason) in [
+        ("5", "Input/output error (os error 5); check where it is redirected to"),
+        ("28", "No space left on device (os error 28); make room there, or write to another disk"),
+        ("122", "Disk quota exceeded (os error 122); make room there, or write to another disk"),
+        ("22", ""),
+        ("30", ""),
+        ("38", ""),
+        ("95", ""),
+    ] {
+        let folder = TempDir::new(&format!("fsync-{error}"));
+        let gateway = Gateway::builder().frames_per_second(1000.0).start();
+        let listener = with_failing_file(&folder, &gateway, "raw", &[("FSYNC", error)]);
+        listener.wait_for_stderr("START sent");
+        gateway.wait_until_streamed(50);
+        listener.signal(Signal::SIGINT);
+        let output = listener.wait();
+        assert_eq!((syncs(&folder), folder.read("log").lines().count() >= 50), (1, true), "{output:?}");
+        let (report, last) = output.stderr.trim_end().rsplit_once('\n').expect("lines");
+        if reason.is_empty() {
+            assert_eq!(output.code(), Some(0), "{output:?}");
+            assert!(last.starts_with("can-stop --confirm "), "{output:?}");
+        } else {
+            assert_eq!(output.code(), Some(1), "{output:?}");
+            assert_eq!(last, format!("can-listen: cannot write to stdout: {reason}"));
+            assert!(report.lines().last().is_some_and(|line| line.starts_with("can-stop --confirm ")), "{output:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs cc"]
+fn disk_that_hangs_is_named_and_a_second_signal_quits() {
+    let folder = TempDir::new("fsync-hangs");
+    let gateway = Gateway::builder().frames_per_second(1000.0).start();
+    let listener = with_failing_file(&folder, &gateway, "raw", &[("FSYNC", "0")]);
+    listener.wait_for_stderr("START sent");
+    listener.signal(Signal::SIGINT);
+    listener.wait_for_stderr("can-listen: waiting for the disk to store the file; press Ctrl-C to quit now\n");
+    assert!(listener.stderr_so_far().contains("stop it with:\ncan-stop "), "the report comes first");
+    listener.signal(Signal::SIGINT);
+    assert_eq!(listener.wait().code(), Some(130));
+}
+
+#[test]
+#[ignore = "needs cc"]
+fn full_quota_and_largest_file_have_their_advice() {
+    // EDQUOT, EFBIG.
+    for (error, advice) in [("122", "make room there, or write to another disk"), ("27", "4 GiB on FAT32")] {
+        for format in FORMATS {
+            let folder = TempDir::new(&format!("write-{error}-{format}"));
+            let gateway = Gateway::builder().frames_per_second(1000.0).start();
+            let output = with_failing_file(&folder, &gateway, format, &[("WRITE", error)]).wait();
+            assert_eq!(output.code(), Some(1), "{output:?}");
+            let last = output.stderr.lines().last().unwrap_or_default();
+            assert!(last.starts_with("can-listen: cannot write to stdout: ") && last.contains(advice), "{output:?}");
+            assert_eq!(last.contains("split"), error == "27", "{output:?}");
+            assert!(output.stderr.contains(" not written to stdout\n"), "{output:?}");
+            assert_eq!(syncs(&folder), 0, "after a failed write");
+            let content = fs::read(folder.0.join("log")).expect("a file");
+            assert!((800..=1000).contains(&content.len()), "{} bytes", content.len());
+            assert!(if format == "pcap" { records(&content) > 20 } else { content.ends_with(b"\n") }, "{format}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn deletion_is_noticed_within_a_minute() {
+    let folder = TempDir::new("deleted-in-a-minute");
+    let path = folder.0.join("log");
+    let gateway = Gateway::builder().frames_per_second(10.0).start();
+    let listen = &mut can_listen(["--target", &gateway.target()]);
+    let listener = start_with(listen, File::create(&path).expect("a file").into());
+    listener.wait_for_stderr("START sent");
+    fs::remove_file(&path).expect("the file");
+    let deadline = Instant::now() + Duration::from_secs(70);
+    while !listener.stderr_so_far().contains("was deleted") {
+        assert!(Instant::now() < deadline, "{}", listener.stderr_so_far());
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A session that prints two frames and an event to this stdout, and exits.
@@ -199,7 +380,7 @@ fn log_that_only_root_can_read_starts_with_an_empty_line() {
         let output = session(as_nobody, append(&path));
         if format == "pcap" {
             assert_eq!(output.code(), Some(1), "{output:?}");
-            assert!(output.stderr.contains("cannot read the file"), "{output:?}");
+            assert!(output.stderr.contains("cannot continue the file"), "{output:?}");
             assert_eq!(folder.read("log"), "cut");
         } else {
             assert_eq!(output.code(), Some(0), "{output:?}");

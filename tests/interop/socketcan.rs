@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::programs::{Running, TempDir, start, wait_until};
+use crate::programs::{Running, TempDir, clean, start, wait_until};
 use crate::simulator::Gateway;
 
 /// The one recipe that begins so.
@@ -42,6 +42,8 @@ fn frames() -> Vec<(String, String)> {
             push(&format!("N{letters}D"), long.join(" "), format!("#0{}", long.concat()));
         }
     }
+    // One that the README's DBC file decodes.
+    frames.push(("M 1 CSD 100 00 00 00 2A 55 AA 55 AA\n".into(), "vcan0 100#0000002A55AA55AA".into()));
     frames
 }
 
@@ -59,7 +61,7 @@ impl Drop for Interface {
 }
 
 fn bash(commands: &str) -> Command {
-    let mut bash = Command::new("bash");
+    let mut bash = clean("bash");
     bash.args(["-c", commands]).process_group(0);
     bash
 }
@@ -83,20 +85,27 @@ for m in bus:
 ";
 
 #[test]
-#[ignore = "needs root, a kernel with vcan, can-utils and python-can: .ci/vm runs it"]
+#[ignore = "needs root, a kernel with vcan, can-utils and cantools: .ci/vm runs it"]
 fn socketcan_recipe_shows_every_frame() {
     let made = Command::new("sh").args(["-c", recipe("sudo modprobe vcan;").replace("sudo ", "").as_str()]).status();
     assert!(made.is_ok_and(|status| status.success()), "no vcan0");
     let _interface = Interface;
     let folder = TempDir::new("socketcan");
+    let dbc =
+        include_str!("../../README.md").split("\n```text\nVERSION").nth(1).and_then(|after| after.split("```").next());
+    folder.write("bus.dbc", &format!("VERSION{}", dbc.expect("a DBC file")));
+    let mut monitor = clean("script");
+    monitor.args(["-qec", recipe("cantools monitor "), "/dev/null"]).current_dir(&folder.0);
+    let mut monitor = start(monitor.env("TERM", "xterm").env("SHELL", "/bin/sh"));
     let mut candump = Command::new("candump");
     let candump: Running = start(candump.args(["-L", "vcan0"]));
     let mut python = Command::new("python3");
     let python: Running = start(python.args(["-u", "-c", PYTHON]));
     python.wait_for_stdout("ready");
-    // It says nothing when it is ready, but then it has a socket on the interface.
-    wait_until("candump", || {
-        std::fs::read_to_string("/proc/net/can/rcvlist_all").is_ok_and(|list| list.matches("vcan0").count() >= 2)
+    // They say nothing when they are ready, but then each has a socket on the interface.
+    wait_until("candump and the monitor", || {
+        assert!(!monitor.has_ended(), "{}", String::from_utf8_lossy(&monitor.stdout_so_far()));
+        std::fs::read_to_string("/proc/net/can/rcvlist_all").is_ok_and(|list| list.matches("vcan0").count() >= 3)
     });
 
     let gateway = Gateway::start();
@@ -121,6 +130,7 @@ fn socketcan_recipe_shows_every_frame() {
     }
     wait_for_all("candump", frames.len(), || lines(&candump));
     wait_for_all("python-can", frames.len() + 1, || lines(&python));
+    monitor.wait_for_stdout("Number: 42");
     killpg(Pid::from_raw(pipeline.id() as i32), Signal::SIGINT).expect("the pipeline can be signalled");
     let ended = pipeline.wait();
     assert_eq!(ended.code(), Some(0), "{ended:?}");

@@ -1,6 +1,6 @@
 //! What the caller and the neighbour do, and when.
 
-use can_udp::gateway::Command;
+use can_udp::gateway::{Busy, Verb};
 
 use crate::case::Plan;
 use crate::network::TIMEOUT;
@@ -17,9 +17,22 @@ impl Session<'_> {
         self.promises.log(|| format!("{}: the neighbour sends {action}", self.world.now));
         let reply = self.world.neighbour(action);
         if self.sequencer.in_flight().is_none() || !self.promises.has_left {
-            self.read(&reply);
+            self.world.inbox.push(reply);
         }
         true
+    }
+
+    /// Asks for what the state does not allow, and for the STOP that is under way.
+    pub fn pester(&mut self) {
+        if !self.case.pesters || self.sequencer.is_idle() {
+            return;
+        }
+        let mut is_busy = self.sequencer.request_status() == Err(Busy) && self.sequencer.start_again() == Err(Busy);
+        if self.promises.stop_begun() {
+            self.sequencer.begin_stop(self.now());
+            is_busy &= self.sequencer.begin_start(self.now(), &self.setup()) == Err(Busy);
+        }
+        self.promises.expect(is_busy, "what the state does not allow is Busy");
     }
 
     pub fn may_interrupt(&self) -> bool {
@@ -27,7 +40,7 @@ impl Session<'_> {
             && !self.promises.stop_begun()
             && match self.case.plan {
                 Plan::Stop | Plan::Cancel | Plan::Restart => true,
-                Plan::Status => matches!(self.sequencer.in_flight(), Some(Command::Status { .. })),
+                Plan::Status => self.sequencer.in_flight().is_some_and(|command| command.verb == Verb::Status),
                 Plan::Listen | Plan::StopOnly => false,
             }
     }
@@ -54,21 +67,21 @@ impl Session<'_> {
         self.has_interrupted = true;
         self.promises.log(|| format!("{}: {:?} now", self.world.now, self.case.plan));
         match self.case.plan {
-            Plan::Status => self.sequencer.cancel_status(),
-            Plan::Cancel | Plan::Restart => {
-                // What had arrived is read first.
-                while !self.world.inbox.is_empty() {
-                    self.read_next();
+            Plan::Status => {
+                self.sequencer.cancel_status();
+                // A STATUS that checks a START goes on.
+                if self.sequencer.in_flight().is_none() {
+                    self.promises.on_given_up();
                 }
-                let failure = self.sequencer.cancel();
-                self.promises.on_returned(failure);
-                self.promises.expect(!self.promises.start_is_refused, "every refused START is reported");
-                if self.case.plan == Plan::Cancel {
-                    self.ended = true;
-                } else {
-                    (self.stream, self.queries) = (Stream::Pending, 0);
-                    self.begin_start();
-                }
+            }
+            Plan::Cancel => {
+                self.read_inbox();
+                self.promises.on_unchecked_start(self.sequencer.unchecked_start());
+                self.ended = true;
+            }
+            Plan::Restart => {
+                (self.stream, self.queries) = (Stream::Pending, 0);
+                self.begin_start();
             }
             _ => self.begin_stop(),
         }
@@ -80,17 +93,17 @@ impl Session<'_> {
             return;
         }
         match self.case.plan {
-            _ if self.stream == Stream::InDoubt && self.queries < 2 => {
-                self.queries += 1;
-                self.sequencer.request_status();
-            }
-            Plan::Status if self.queries < 2 => {
-                self.queries += 1;
-                self.sequencer.request_status();
-            }
+            _ if self.stream == Stream::InDoubt && self.queries < 2 => self.request_status(),
+            Plan::Status if self.queries < 2 => self.request_status(),
             Plan::Stop | Plan::Status => self.begin_stop(),
             Plan::Cancel | Plan::Restart if self.may_interrupt() => self.interrupt(),
             _ => self.ended = true,
         }
+    }
+
+    fn request_status(&mut self) {
+        self.queries += 1;
+        let begun = self.sequencer.request_status();
+        self.promises.expect(begun.is_ok(), "STATUS can be requested while nothing is under way");
     }
 }

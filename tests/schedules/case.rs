@@ -1,6 +1,7 @@
 //! Where a session begins, and what its caller wants.
 
-use can_udp::gateway::{Command, Filter, Init, Setup};
+use can_udp::gateway::{BitRate, Command, Filter, Init, Verb};
+use can_udp::{Channel, Setup};
 
 use crate::device::{Device, Filter as Entry};
 use crate::world::World;
@@ -12,9 +13,9 @@ pub enum Plan {
     Listen,
     /// Ctrl-C with `STOP` at some time, at the latest when the stream is there.
     Stop,
-    /// Ctrl-C without `STOP` at some time.
+    /// Ctrl-C without `STOP` at some time: what has arrived is read, nothing more is sent.
     Cancel,
-    /// Gives up at some time and begins again at once.
+    /// Begins again at some time.
     Restart,
     /// Asks for the state after `START` twice, gives that up at some time or not, and stops.
     Status,
@@ -30,27 +31,41 @@ pub enum Before {
     Running,
 }
 
-/// Why `INIT` cannot succeed, whatever the state.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum InitError {
-    /// Error 1.
-    BitRate,
-    /// Error 12; the session's channel is 2.
-    Port,
+/// A command that the gateway refuses without a reason that the protocol has.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// How the command begins after its channel.
+    pub command: &'static str,
+    pub text: String,
+    /// It is refused while the controller runs, and only then.
+    pub while_running: bool,
+    /// How many times it is refused.
+    pub times: u32,
+}
+
+impl Refusal {
+    /// It is always refused.
+    pub fn new(command: &'static str, text: &str) -> Refusal {
+        Refusal { command, text: text.to_owned(), while_running: false, times: u32::MAX }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct Case {
     pub plan: Plan,
     pub before: Before,
+    /// Not 1: the gateway has no such port.
+    pub channel: u8,
     pub knows_status: bool,
     pub filters: usize,
     pub attempts: u32,
     /// What a neighbour sends at some time.
     pub neighbour: Option<&'static str>,
-    pub init_error: Option<InitError>,
+    pub refusal: Option<Refusal>,
     /// A late answer to an earlier program.
     pub stale: Option<&'static str>,
+    /// At each step the caller also asks for everything that the state does not allow.
+    pub pesters: bool,
 }
 
 impl Case {
@@ -59,12 +74,14 @@ impl Case {
         Case {
             plan,
             before: Before::Running,
+            channel: 1,
             knows_status: true,
             filters: 1,
             attempts: 2,
             neighbour: None,
-            init_error: None,
+            refusal: None,
             stale: None,
+            pesters: false,
         }
     }
 
@@ -84,14 +101,35 @@ impl Case {
     }
 
     /// The channel of the session.
-    pub fn channel(&self) -> u8 {
-        if self.init_error == Some(InitError::Port) { 2 } else { 1 }
+    pub fn channel(&self) -> Channel {
+        Channel::try_from(self.channel).expect("a channel")
+    }
+
+    /// Whether the refusal of `INIT` names a parameter, so that a restart cannot cure it.
+    pub fn parameter_is_wrong(&self) -> bool {
+        let names_parameter = |refusal: &Refusal| {
+            let number = refusal.text.split(' ').nth(2).and_then(|number| number.parse().ok());
+            number.is_some_and(|number: u32| matches!(number, 1 | 4..=7 | 9 | 11..=22 | 25 | 27..=33))
+        };
+        self.channel != 1
+            || self.refusal.as_ref().is_some_and(|refusal| refusal.command == "INIT" && names_parameter(refusal))
+    }
+
+    /// Whether a handshake or a `STOP` cannot succeed. A fault can cost a round of the filters.
+    pub fn is_hopeless(&self, faults: u32) -> bool {
+        let is_cured = |refusal: &Refusal| match refusal.command {
+            "INIT" => refusal.while_running,
+            _ => refusal.command == "FILTER ADD" && refusal.times.saturating_add(faults) < 4,
+        };
+        self.parameter_is_wrong() || self.refusal.as_ref().is_some_and(|refusal| !is_cured(refusal))
     }
 
     /// What the handshake sets up; the caller adds the retry configuration.
     pub fn setup(&self) -> Setup {
-        let filters = [Filter::Standard { id: 0x100, mask: 0x7FF }, Filter::Extended { id: 0, mask: 0 }];
-        Setup { channel: self.channel(), filters: filters[..self.filters].to_vec(), ..Setup::default() }
+        let filters = [Filter::standard(0x100, 0x7FF).expect("11 bits"), Filter::ALL_EXTENDED];
+        let mut setup = Setup::default();
+        setup.filters = filters[..self.filters].to_vec();
+        setup
     }
 
     /// The gateway before the session.
@@ -111,21 +149,25 @@ impl Case {
             Entry { extended: false, identifier: 0x100, mask: 0x7FF },
             Entry { extended: true, identifier: 0, mask: 0 },
         ];
-        let refuses_bit_rate = self.init_error == Some(InitError::BitRate);
-        World::new(device, 1, wanted[..self.filters].to_vec(), refuses_bit_rate)
+        World::new(device, self.lines(), wanted[..self.filters].to_vec(), self.refusal.clone())
+    }
+
+    /// Every command of ours as its line.
+    fn lines(&self) -> Vec<(Command, String)> {
+        let others = [Verb::Stop, Verb::Status].map(|verb| Command { channel: self.channel(), verb });
+        self.ordinary_handshake().into_iter().chain(others).map(|command| (command, command.to_string())).collect()
     }
 
     /// The handshake where nothing goes wrong.
     pub fn ordinary_handshake(&self) -> Vec<Command> {
-        let channel = self.channel();
-        let init = Command::Init { channel, init: Init::DEFAULT };
-        let mut commands = vec![init];
+        let init = Verb::Init(Init::new(BitRate::DEFAULT));
+        let mut verbs = vec![init];
         if self.before == Before::Running {
-            commands.extend([Command::Stop { channel }, init]);
+            verbs.extend([Verb::Stop, init]);
         }
-        commands.push(Command::FilterClear { channel });
-        commands.extend(self.setup().filters.into_iter().map(|filter| Command::FilterAdd { channel, filter }));
-        commands.push(Command::Start { channel });
-        commands
+        verbs.push(Verb::FilterClear);
+        verbs.extend(self.setup().filters.into_iter().map(Verb::FilterAdd));
+        verbs.push(Verb::Start);
+        verbs.into_iter().map(|verb| Command { channel: self.channel(), verb }).collect()
     }
 }

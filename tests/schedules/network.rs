@@ -7,7 +7,7 @@ pub const TIMEOUT: u32 = 300;
 pub const SETTLE: u32 = 20;
 
 /// The longest time between a transmission and its answer.
-const LATEST: u32 = 2 * TIMEOUT;
+pub const LATEST: u32 = 2 * TIMEOUT;
 
 /// One copy of a request: carried out and answered so long after it left; several answers are copies of one.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +30,17 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Whether it can cost an answer.
-    pub fn is_fault(self) -> bool {
-        matches!(self, Fate::Network(_) | Fate::SendError)
+    /// Whether the program stands still and nothing else happens.
+    pub fn is_pause(self) -> bool {
+        matches!(self, Fate::PauseBefore(_) | Fate::PauseAfter(_))
+    }
+
+    /// Whether no answer comes.
+    pub fn is_loss(self) -> bool {
+        match self {
+            Fate::Network(copies) => copies.iter().all(|copy| copy.answered == [None; 2]),
+            _ => matches!(self, Fate::SendError),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must hold in every schedule.
 
-use can_udp::gateway::reply::{Line, Reply as ReplyLine};
-use can_udp::gateway::{Command, Failure, Takeover};
+use can_udp::gateway::reply::{Line, Reply as ReplyLine, Status};
+use can_udp::gateway::{Cause, Command, Failure, Takeover, Verb};
 
 use crate::case::{Before, Plan};
 use crate::network::SETTLE;
@@ -15,33 +15,42 @@ pub struct Promises {
     pub broken: Option<&'static str>,
     /// The commands of ours are numbered from 1; the number of the latest.
     pub number: u32,
-    /// Faults of the network and of sending.
+    /// Transmissions to which something unusual happened, and those among them that nothing answers.
     pub faults: u32,
+    pub losses: u32,
     /// How many times the program stood still.
     pub pauses: u32,
+    /// Attempts to send the latest command, and those that left.
+    pub attempts: u32,
+    pub transmissions: u32,
     /// Whether a transmission of the latest command has left.
     pub has_left: bool,
     pub neighbour_acted: bool,
-    /// A refusal of `START` was read and is not reported yet.
+    /// A refusal of `START` was read, is not reported yet, and no `STATUS` has said that the bus runs.
     pub start_is_refused: bool,
     pub starts_left: u32,
     pub starts_allowed: u32,
     pub trace: Option<Vec<String>>,
-    pub transmissions: u32,
-    rounds: u32,
+    pub rounds: u32,
     pub stop_begun_at: Option<u32>,
     pub stop_begun_in_session: bool,
-    takeover_stop_left: bool,
+    pub takeover_stop_left: bool,
+    /// `STATUS` has answered since the latest other command, and what.
+    pub status_says_stopped: bool,
+    status_says_running: bool,
     pub answered: Option<u32>,
+    /// The number of a command that was given up, as long as answers to it may come, and to a STOP that overtook it.
+    given_up: Option<u32>,
     /// The numbers of the commands to which an `R ok` was read, taken for an answer or not.
     pub oks: Vec<u32>,
+    pub latest: Sending,
     pub start: Sending,
     pub stop: Sending,
     pub init: Sending,
     commands: Vec<Command>,
 }
 
-/// When a kind of command was first sent in this session, as which number.
+/// When a command, or a kind of command in this session, was first sent, and as which number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sending {
     pub first_at: Option<u32>,
@@ -50,7 +59,7 @@ pub struct Sending {
 
 impl Promises {
     pub fn new(trace: bool) -> Promises {
-        Promises { trace: trace.then(Vec::new), ..Promises::default() }
+        Promises { trace: trace.then(Vec::new), commands: Vec::with_capacity(32), ..Promises::default() }
     }
 
     pub fn log(&mut self, line: impl FnOnce() -> String) {
@@ -73,12 +82,18 @@ impl Promises {
     pub fn on_begin_start(&mut self) {
         (self.starts_left, self.starts_allowed, self.rounds, self.takeover_stop_left) = (0, 1, 0, false);
         (self.start, self.init) = (Sending::default(), Sending::default());
+        (self.start_is_refused, self.given_up) = (false, None);
     }
 
     pub fn on_begin_stop(&mut self, now: u32) {
         self.expect(self.stop_begun_at.is_none(), "the model stops once");
         self.stop_begun_at = Some(now);
         self.stop_begun_in_session = self.number > 0 || self.starts_allowed == 0;
+    }
+
+    /// The latest command was given up.
+    pub fn on_given_up(&mut self) {
+        self.given_up = Some(self.number).filter(|_| self.has_left);
     }
 
     /// A line was read.
@@ -88,22 +103,35 @@ impl Promises {
         }
     }
 
-    /// The sequencer took this line for an answer.
-    pub fn on_answer(&mut self, reply: &Reply, line: Line<'_>) {
+    /// The sequencer took this line for an answer to the command in flight.
+    pub fn on_answer(&mut self, reply: &Reply, line: Line<'_>, command: Command) {
         self.expect(reply.number == self.number, "an answer is credited to its own command");
         self.answered = Some(self.number);
-        if let Some(Command::Start { .. }) = self.commands.last() {
-            self.start_is_refused = matches!(line, Line::Reply(ReplyLine::Refused(_)));
+        match (command.verb, line) {
+            (Verb::Start, _) => self.start_is_refused = matches!(line, Line::Reply(ReplyLine::Refused(_))),
+            (_, Line::Reply(ReplyLine::Status(Status { stopped, .. }))) => {
+                (self.status_says_stopped, self.status_says_running) = (stopped, !stopped);
+                self.start_is_refused &= stopped;
+            }
+            _ => {}
         }
     }
 
-    /// `cancel` or `begin_stop` returned this.
-    pub fn on_returned(&mut self, failure: Option<Failure>) {
-        let Some(failure) = failure else { return };
-        self.expect(
-            self.start_is_refused && matches!(failure, Failure::InDoubt(Command::Start { .. }, _)),
-            "giving up returns nothing but a START that was refused, in doubt",
-        );
+    /// A line was read while nothing is in flight.
+    pub fn on_unawaited(&mut self, reply: &Reply, line: Line<'_>, taken: bool) {
+        let is_ours = reply.number > 0 || self.neighbour_acted;
+        self.expect(!taken || is_ours && reply.text != "R ok", "what is recognised may answer a command given up");
+        let tells = matches!(line, Line::Reply(ReplyLine::Refused(_) | ReplyLine::Status(_)));
+        let answers = tells && self.given_up.is_some_and(|number| reply.number >= number);
+        self.expect(taken || !answers, "the answer to a command that was given up is recognised");
+    }
+
+    /// The caller that sends nothing more is told of a `START` that was refused.
+    pub fn on_unchecked_start(&mut self, failure: Option<Failure>) {
+        self.expect(failure.is_some() == self.start_is_refused, "every refused START is reported, and no other");
+        let is_honest = failure
+            .is_none_or(|failure| failure.command.verb == Verb::Start && matches!(failure.cause, Cause::InDoubt(_)));
+        self.expect(is_honest, "a START that was not checked is in doubt");
         self.start_is_refused = false;
     }
 }
@@ -111,34 +139,39 @@ impl Promises {
 impl Session<'_> {
     /// A command is about to be sent.
     pub fn check_send(&mut self, command: Command, attempt: u32, overtakes: bool) {
-        let attempts = self.case.attempts;
+        let max_attempts = self.case.attempts;
         let now = self.world.now;
         let promises = &mut self.promises;
+        let stop_begun = promises.stop_begun();
         if attempt == 1 {
             promises.number += 1;
-            (promises.transmissions, promises.has_left) = (0, false);
+            (promises.attempts, promises.transmissions, promises.has_left) = (0, 0, false);
+            promises.latest = Sending { number: promises.number, first_at: Some(now) };
             promises.commands.push(command);
+            if !overtakes {
+                promises.given_up = None;
+            }
             promises.expect(overtakes || self.world.is_quiet(), "nothing is under way when a new command is sent");
         }
-        promises.transmissions += 1;
+        promises.attempts += 1;
         let number = promises.number;
-        promises.expect(promises.transmissions <= attempts, "a command is sent `attempts` times at most");
-        let stop_begun = promises.stop_begun();
+        promises.expect(attempt == promises.attempts, "attempts are counted from 1");
+        promises.expect(attempt <= max_attempts, "a command is sent `attempts` times at most");
         promises.expect(!overtakes || stop_begun, "nothing but STOP at the end overtakes");
-        let sending = match command {
-            Command::Start { .. } => {
+        let sending = match command.verb {
+            Verb::Start => {
                 promises.expect(self.world.has_wanted_filters(), "START leaves with exactly the wanted filters set");
                 Some(&mut promises.start)
             }
-            Command::Stop { .. } => {
-                let is_allowed = stop_begun || self.case.init_error.is_none();
-                promises.expect(is_allowed, "a running bus is never stopped because of error 1 or 12");
+            Verb::Stop => {
+                let is_allowed = stop_begun || !self.case.parameter_is_wrong();
+                promises.expect(is_allowed, "a running bus is never stopped because of a wrong parameter");
                 Some(&mut promises.stop)
             }
-            Command::Init { .. } => Some(&mut promises.init),
-            Command::FilterClear { .. } if attempt == 1 => {
+            Verb::Init(_) => Some(&mut promises.init),
+            Verb::FilterClear if attempt == 1 => {
                 promises.rounds += 1;
-                promises.expect(promises.rounds <= attempts + 1, "the filters are set again `attempts` times at most");
+                promises.expect(promises.rounds <= 4, "the filters are set 4 times at most");
                 None
             }
             _ => None,
@@ -148,35 +181,44 @@ impl Session<'_> {
             sending.number = number;
         }
         let promises = &mut self.promises;
-        let ends = matches!(command, Command::Stop { .. } | Command::Status { .. });
+        if command.verb != Verb::Status {
+            (promises.status_says_stopped, promises.status_says_running) = (false, false);
+        }
+        let ends = matches!(command.verb, Verb::Stop | Verb::Status);
         promises.expect(!stop_begun || ends, "nothing but STOP and STATUS is sent after Ctrl-C");
     }
 
     /// A transmission has left.
     pub fn check_left(&mut self, command: Command) {
         let promises = &mut self.promises;
-        promises.has_left = true;
-        match (command, promises.stop_begun_at) {
-            (Command::Start { .. }, _) => {
+        (promises.has_left, promises.transmissions) = (true, promises.transmissions + 1);
+        match (command.verb, promises.stop_begun_at) {
+            (Verb::Start, _) => {
                 promises.starts_left += 1;
                 promises.expect(promises.starts_left <= promises.starts_allowed, "START is sent once");
             }
-            (Command::Stop { .. }, None) => promises.takeover_stop_left = true,
-            (Command::Stop { .. }, Some(begun)) => {
+            (Verb::Stop, None) => promises.takeover_stop_left = true,
+            (Verb::Stop, Some(begun)) => {
                 let in_time = self.world.now <= begun + 2 * SETTLE + 5;
                 let excused = promises.pauses > 0 || promises.stop.number != promises.number || promises.faults > 0;
                 let is_first =
-                    promises.commands.iter().rev().take_while(|c| matches!(c, Command::Stop { .. })).count() == 1;
+                    promises.commands.iter().rev().take_while(|command| command.verb == Verb::Stop).count() == 1;
                 promises.expect(in_time || excused || !is_first, "a STOP that is due leaves within 45 ms");
             }
             _ => {}
         }
     }
 
-    pub fn check_init_refused(&mut self, text: &str) {
-        self.promises.log(|| format!("INIT refused: {text}"));
-        let is_state = text.starts_with("R ERR 10 ");
-        self.promises.expect(is_state, "a running bus is never stopped because of error 1 or 12");
+    pub fn check_init_refused(&mut self, text: &str, was_running: bool) {
+        self.promises.log(|| format!("INIT refused: {text}, was running: {was_running}"));
+        let is_cured = !self.case.parameter_is_wrong() && !self.promises.status_says_stopped;
+        self.promises.expect(is_cured, "INIT is not tried again for a wrong parameter or a stopped controller");
+        let gateway_says_so = text.starts_with("R ERR 10 ") || self.promises.status_says_running;
+        self.promises.expect(was_running == gateway_says_so, "a bus is said to have run if the gateway said so");
+        let is_true = self.world.is_running() || self.world.facts.neighbour_at.is_some();
+        self.promises.expect(!was_running || is_true, "a bus that is said to run runs");
+        let is_asked = self.promises.commands.last().is_some_and(|command| command.verb == Verb::Status);
+        self.promises.expect(is_asked != text.starts_with("R ERR 10 "), "STATUS decides unless the error is 10");
     }
 
     pub fn check_takeover(&mut self) {
@@ -187,9 +229,9 @@ impl Session<'_> {
             (takeover != Takeover::None) == stop_has_left,
             "takeover() says whether STOP left and no START since",
         );
-        let facts = &self.world.facts;
-        let was_stopped = facts.stopped_by.is_some() || facts.neighbour_at.is_some();
-        promises.expect(takeover != Takeover::Stopped || was_stopped, "takeover() says Stopped only if the bus was");
+        let says_stopped = matches!(takeover, Takeover::Stopped { .. });
+        let is_stopped = !self.world.is_running() || self.world.facts.neighbour_at.is_some();
+        promises.expect(!says_stopped || is_stopped, "takeover() says Stopped only if the bus is");
     }
 
     pub fn check_end(&mut self) {
@@ -197,12 +239,13 @@ impl Session<'_> {
         self.promises.expect(!other_filters, "START is carried out with exactly the wanted filters set");
         self.promises.expect(!self.promises.start_is_refused, "every refused START is reported");
         let untouched = self.case.before != Before::Running
-            || self.case.init_error.is_none()
+            || !self.case.parameter_is_wrong()
             || self.promises.stop_begun()
             || self.world.is_running();
-        self.promises.expect(untouched, "a running bus is never stopped because of error 1 or 12");
-        let is_ordinary = self.promises.faults + self.promises.pauses == 0 && self.case.init_error.is_none();
-        if self.case.plan == Plan::Listen && is_ordinary && !self.promises.neighbour_acted {
+        self.promises.expect(untouched, "a running bus is never stopped because of a wrong parameter");
+        let is_ordinary = self.promises.faults + self.promises.pauses == 0;
+        let is_odd = self.case.refusal.is_some() || self.case.channel != 1;
+        if self.case.plan == Plan::Listen && is_ordinary && !is_odd && !self.promises.neighbour_acted {
             let wire = self.case.ordinary_handshake();
             let time = 75 + (2 + SETTLE) * u32::try_from(wire.len()).unwrap() + 5;
             self.promises.expect(self.promises.commands == wire, "without faults the wire is the scripts'");

@@ -1,8 +1,9 @@
 //! What the sequencer reports is true of the gateway, or says that it is in doubt.
 
-use can_udp::gateway::{Answer, Command, Failure, Outcome};
+use can_udp::gateway::{Answer, Cause, Command, Failure, Outcome, Verb};
 
-use crate::promises::Promises;
+use crate::network::{SETTLE, TIMEOUT};
+use crate::promises::{Promises, Sending};
 use crate::session::Session;
 
 impl Session<'_> {
@@ -13,15 +14,15 @@ impl Session<'_> {
     }
 
     pub fn check_completed(&mut self, command: Command, outcome: &Outcome) {
-        let few_faults = self.promises.faults < self.case.attempts && !self.promises.neighbour_acted;
+        let few_losses = self.promises.losses < self.case.attempts;
         let runs = self.world.is_running();
         let facts = &self.world.facts;
-        match (command, outcome) {
-            (Command::Start { .. }, Outcome::NoReply(_)) => {
-                let is_honest = self.promises.has_left && self.promises.answered != Some(self.promises.start.number);
-                self.promises.expect(is_honest, "START has no reply only if it left and nothing answered it");
+        match (command.verb, outcome) {
+            (Verb::Start, Outcome::NoReply(_)) => {
+                self.promises.expect(self.promises.has_left, "START has no reply only if it left");
+                self.check_no_reply();
             }
-            (Command::Start { .. }, Outcome::Answered(answer)) => {
+            (Verb::Start, Outcome::Answered(answer)) => {
                 let is_true = runs || self.is_excused(self.promises.start.first_at);
                 let filters = self.world.has_wanted_filters();
                 self.promises.start_is_refused = false;
@@ -30,7 +31,7 @@ impl Session<'_> {
                 let says_so = matches!(answer, Answer::Ok) || matches!(answer, Answer::Status(s) if !s.stopped);
                 self.promises.expect(says_so, "START succeeds only by R ok or a STATUS that says running");
             }
-            (Command::Stop { .. }, outcome) => {
+            (Verb::Stop, outcome) => {
                 let carried_out = facts.stopped_by == Some(self.promises.stop.number);
                 let is_true = match outcome {
                     Outcome::Answered(Answer::Ok) => carried_out,
@@ -49,61 +50,90 @@ impl Session<'_> {
                 self.promises.expect(took < 150 || !ordinary, "STOP is confirmed in under 150 ms");
             }
             (_, Outcome::NoReply(_)) => {
-                self.promises.expect(!few_faults, "STATUS is answered if there are fewer faults than attempts");
+                self.promises
+                    .expect(!few_losses, "STATUS is answered if fewer of its transmissions are lost than sent");
+                self.check_no_reply();
             }
             (_, Outcome::Answered(_)) => {}
         }
     }
 
+    /// The answer to the latest command was awaited for as long as one can come, and no longer.
+    fn check_no_reply(&mut self) {
+        let Sending { number, first_at } = self.promises.latest;
+        let may_come = self.world.may_be_answered(number);
+        self.promises.expect(!may_come, "no reply is reported once none can come any more");
+        self.promises.expect(self.promises.answered != Some(number), "no reply is reported only if none came");
+        let took = self.world.now - first_at.unwrap_or(0);
+        let is_late = took > (self.promises.attempts + 1) * TIMEOUT + SETTLE;
+        let excused = self.promises.pauses > 0;
+        self.promises.expect(!is_late || excused, "what nothing answers fails after (attempts + 1) timeouts");
+    }
+
     pub fn check_failure(&mut self, failure: &Failure) {
         let facts = &self.world.facts;
         let promises = &self.promises;
-        let Promises { number, faults, .. } = *promises;
-        let (is_true, promise) = match failure {
-            Failure::NoReply(Command::Start { .. }, _) => {
-                (promises.starts_left < promises.starts_allowed, "a START that failed without reply never left")
-            }
-            Failure::NoReply(..) => (
-                promises.answered != Some(number) && promises.transmissions == self.case.attempts,
-                "no reply is reported only after `attempts` attempts without one",
+        let Promises { latest, start, stop, init, .. } = *promises;
+        let refusal_of = |command| self.case.refusal.as_ref().is_some_and(|refusal| refusal.command == command);
+        let verb = failure.command.verb;
+        let sending = match verb {
+            Verb::Start => start,
+            Verb::Stop => stop,
+            Verb::Init(_) => init,
+            _ => latest,
+        };
+        let (is_true, promise) = match (&failure.cause, verb) {
+            (Cause::NoReply { transmissions, .. }, Verb::Start) => (
+                promises.starts_left < promises.starts_allowed && *transmissions == 0,
+                "a START that failed without reply never left",
             ),
-            Failure::Refused(Command::Init { .. }, _) => (
-                facts.initialised_by != Some(number) || self.is_excused(promises.init.first_at),
+            (Cause::NoReply { transmissions, .. }, _) => (
+                promises.attempts == self.case.attempts && promises.transmissions == *transmissions,
+                "no reply is reported only after `attempts` attempts, with those that left",
+            ),
+            (Cause::Refused(_), Verb::Init(_)) => (
+                facts.initialised_by != Some(init.number)
+                    || self.is_excused(init.first_at)
+                    || self.case.refusal.as_ref().is_some_and(|refusal| refusal.times == 1),
                 "an INIT that is reported refused was not carried out",
             ),
-            Failure::Refused(Command::FilterClear { .. }, _) => {
-                (facts.neighbour_at.is_some(), "FILTER CLEAR is not refused by a stopped controller")
-            }
-            Failure::Refused(Command::FilterAdd { .. }, _) => (false, "a failed FILTER ADD is in doubt"),
-            Failure::Refused(Command::Start { .. }, _) => (
-                facts.started_by != Some(promises.start.number) || self.is_excused(promises.start.first_at),
+            (Cause::Refused(_), Verb::FilterClear) => (
+                facts.neighbour_at.is_some() || refusal_of("FILTER CLEAR"),
+                "FILTER CLEAR is not refused by a stopped controller",
+            ),
+            (Cause::Refused(_), Verb::FilterAdd(_)) => (false, "a failed FILTER ADD is in doubt"),
+            (Cause::Refused(_), Verb::Start) => (
+                facts.started_by != Some(start.number) || self.is_excused(start.first_at),
                 "a START that is reported refused was not carried out",
             ),
-            Failure::Refused(Command::Stop { .. }, _) => (
-                self.world.is_running() || self.is_excused(promises.stop.first_at),
-                "a bus whose STOP is reported refused runs",
-            ),
-            Failure::Refused(Command::Status { .. }, _) => (false, "STATUS does not fail"),
-            Failure::InDoubt(Command::Start { .. }, _) => {
-                (promises.start_is_refused, "a START in doubt was answered by a refusal")
+            (Cause::Refused(_), Verb::Stop) => {
+                (self.world.is_running() || self.is_excused(stop.first_at), "a bus whose STOP is reported refused runs")
             }
-            Failure::InDoubt(..) => (true, ""),
+            (Cause::InDoubt(_), Verb::FilterAdd(_)) => (promises.rounds == 4, "the filters are set 4 times"),
+            (Cause::InDoubt(_), Verb::Start) => {
+                (promises.start_is_refused, "a START in doubt was refused, and no STATUS said that it runs")
+            }
+            (Cause::InDoubt(_), Verb::Stop) => (true, ""),
+            _ => (false, "nothing else fails"),
         };
-        let is_start = matches!(failure.command(), Command::Start { .. });
-        let is_stop = matches!(failure.command(), Command::Stop { .. });
-        let cannot_be_checked = matches!(failure, Failure::InDoubt(..))
+        let is_final = !matches!((&failure.cause, verb), (Cause::Refused(_), Verb::Init(_)))
+            || self.case.parameter_is_wrong()
+            || promises.status_says_stopped
+            || promises.takeover_stop_left;
+        let (is_start, is_stop) = (verb == Verb::Start, verb == Verb::Stop);
+        let cannot_be_checked = matches!(failure.cause, Cause::InDoubt(_))
             && (is_start && (!self.case.knows_status || promises.stop_begun())
                 || is_stop && (!self.case.knows_status || self.world.is_uninitialised()));
-        let excused = cannot_be_checked || self.case.init_error.is_some() || promises.neighbour_acted;
-        let failed = match failure.command() {
-            Command::Start { .. } => promises.start.number,
-            Command::Stop { .. } => promises.stop.number,
-            _ => number,
-        };
-        let was_ok = promises.oks.contains(&failed);
+        let excused = cannot_be_checked || self.case.is_hopeless(promises.faults) || promises.neighbour_acted;
+        let few_losses = promises.losses < self.case.attempts;
+        let was_ok = promises.oks.contains(&sending.number);
         self.promises.expect(is_true, promise);
+        self.promises.expect(is_final, "INIT is final for a parameter, a stopped controller, or after STOP");
         self.promises.expect(!was_ok, "an R ok stands");
-        self.promises.expect(faults >= self.case.attempts || excused, "fewer faults than attempts never end a session");
+        self.promises.expect(!few_losses || excused, "fewer losses than attempts never end a session");
+        if let Cause::NoReply { .. } = failure.cause {
+            self.check_no_reply();
+        }
         if is_start {
             self.promises.start_is_refused = false;
         }

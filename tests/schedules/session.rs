@@ -1,10 +1,12 @@
-//! One session: a sequencer, the loop around it as the driver has it, and a caller that follows a plan.
+//! One session: a sequencer, the loop around it as the connection has it, and a caller that follows a plan.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::handshake::{Action, Sequencer};
+use can_udp::Setup;
 use can_udp::gateway::reply::Line;
-use can_udp::gateway::{Answer, Command, Failure, Outcome, RetryConfig, Setup};
+use can_udp::gateway::sequencer::{Action, Sequencer};
+use can_udp::gateway::{Answer, Command, Failure, Outcome, RetryConfig, Verb};
 
 use crate::case::{Case, Plan};
 use crate::choices::Choices;
@@ -35,6 +37,10 @@ pub struct Session<'a> {
     pub promises: Promises,
     epoch: Instant,
     read_up_to: u32,
+    /// Nothing was sent since nothing was under way.
+    port_is_shared: bool,
+    /// A late answer to an earlier program that is read by the first command's [`Action::ReadQueued`].
+    queued_stale: Option<&'static str>,
     pub stream: Stream,
     pub queries: u32,
     /// The caller has done the one thing that it does at any time.
@@ -44,15 +50,17 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Runs one schedule. Returns the first promise that was broken.
-    pub fn run(case: &'a Case, choices: &'a mut Choices, epoch: Instant, trace: bool) -> Promises {
+    pub fn run(case: &'a Case, world: &World, choices: &'a mut Choices, epoch: Instant, trace: bool) -> Promises {
         let mut session = Session {
             case,
             choices,
-            world: case.world(),
-            sequencer: Sequencer::new(epoch),
+            world: world.clone(),
+            sequencer: Sequencer::new(epoch, case.channel()),
             promises: Promises::new(trace),
             epoch,
             read_up_to: 0,
+            port_is_shared: true,
+            queued_stale: None,
             stream: Stream::Pending,
             queries: 0,
             has_interrupted: false,
@@ -71,53 +79,70 @@ impl<'a> Session<'a> {
         session.promises
     }
 
-    pub fn retry(&self) -> RetryConfig {
-        RetryConfig { timeout: Duration::from_millis(TIMEOUT.into()), attempts: self.case.attempts }
+    fn retry(&self) -> RetryConfig {
+        RetryConfig::new(Duration::from_millis(TIMEOUT.into()), self.case.attempts)
+    }
+
+    pub fn setup(&self) -> Setup {
+        let mut setup = self.case.setup();
+        setup.retry = self.retry();
+        setup
     }
 
     fn at(&self, time: u32) -> Instant {
         self.epoch + Duration::from_millis(time.into())
     }
 
-    fn now(&self) -> Instant {
+    pub fn now(&self) -> Instant {
         self.at(self.world.now)
     }
 
     fn begin(&mut self) {
+        let mut quiet = 20;
         if self.case.plan == Plan::StopOnly {
             self.sequencer.set_retry(self.retry());
-            return self.begin_stop();
+            self.begin_stop();
+        } else {
+            self.begin_start();
+            quiet = TIMEOUT / 4;
         }
-        self.begin_start();
         if let Some(text) = self.case.stale {
-            let quiet = u32::try_from(self.retry().initial_quiet().as_millis()).unwrap();
-            self.world.add_stale_reply([quiet - 1, 0, quiet][self.choices.act(3)], text);
+            match self.choices.act(4) {
+                3 => self.queued_stale = Some(text),
+                chosen => self.world.add_stale_reply([quiet - 1, 0, quiet][chosen], text),
+            }
         }
     }
 
     pub fn begin_start(&mut self) {
         self.promises.on_begin_start();
-        let setup = Setup { channel: self.case.channel(), retry: self.retry(), ..self.case.setup() };
-        self.sequencer.begin_start(self.now(), setup);
+        let begun = self.sequencer.begin_start(self.now(), &self.setup());
+        self.promises.expect(begun.is_ok(), "a handshake begins at any time but during STOP");
     }
 
     pub fn begin_stop(&mut self) {
         self.promises.log(|| format!("{}: begin_stop", self.world.now));
         self.promises.on_begin_stop(self.world.now);
-        let failure = self.sequencer.begin_stop(self.now(), self.case.channel());
-        self.promises.on_returned(failure);
+        self.sequencer.begin_stop(self.now());
     }
 
     fn step(&mut self) {
+        self.pester();
+        let in_flight = self.sequencer.in_flight().is_some();
         match self.sequencer.poll(self.at(self.read_up_to)) {
             Ok(Action::Wait(until)) => self.wait(until),
+            Ok(Action::ReadQueued) => self.read_queued(),
             Ok(Action::Send { command, attempt }) => {
                 let overtakes = self.sequencer.in_flight().is_none();
+                if overtakes && in_flight {
+                    self.promises.on_given_up();
+                }
                 self.check_send(command, attempt, overtakes);
                 self.send(command);
             }
-            Ok(Action::InitRefused(text)) => self.check_init_refused(&text),
+            Ok(Action::InitRefused { text, was_running }) => self.check_init_refused(&text, was_running),
             Ok(Action::Completed { command, outcome }) => self.on_completed(command, &outcome),
+            Ok(other) => unreachable!("{other:?}"),
             Err(failure) => self.on_failure(&failure),
         }
     }
@@ -128,9 +153,12 @@ impl<'a> Session<'a> {
             0 => Fate::Network(IN_TIME),
             _ => FAULTS[fault - 1],
         };
-        let counts = fault > 0 && fate.is_fault();
-        self.promises.faults += u32::from(counts);
-        self.promises.pauses += u32::from(!fate.is_fault());
+        if fate.is_pause() {
+            self.promises.pauses += 1;
+        } else {
+            self.promises.faults += u32::from(fault > 0);
+            self.promises.losses += u32::from(fate.is_loss());
+        }
         self.promises.log(|| format!("{}: {command}: {fate:?}", self.world.now));
         if let Fate::PauseBefore(pause) = fate {
             self.world.run_through(self.world.now + pause);
@@ -147,13 +175,28 @@ impl<'a> Session<'a> {
         self.sequencer.on_sent(self.now(), left);
     }
 
-    /// Reads as the driver does: what is there at once; if nothing is and the deadline has passed, that is the time up to
+    /// What comes just before a command leaves is read, too.
+    fn read_queued(&mut self) {
+        if let Some(text) = self.queued_stale.take() {
+            self.world.inbox.push(Reply { number: 0, text: text.to_owned() });
+        }
+        if mem::take(&mut self.port_is_shared) {
+            self.neighbour_acts();
+        }
+        self.read_up_to = self.world.now;
+        self.read_inbox();
+    }
+
+    /// Reads as the connection does: what is there at once; if nothing is and the deadline has passed, that is the time up to
     /// which everything has been read.
     fn wait(&mut self, until: Option<Instant>) {
         if !self.world.inbox.is_empty() {
             return self.read_next();
         }
-        let Some(until) = until else { return self.on_idle() };
+        let Some(until) = until else {
+            self.port_is_shared = true;
+            return self.on_idle();
+        };
         let until = u32::try_from((until - self.epoch).as_millis()).unwrap();
         if until <= self.world.now {
             self.read_up_to = self.world.now;
@@ -176,34 +219,40 @@ impl<'a> Session<'a> {
         }
     }
 
-    pub fn read_next(&mut self) {
-        let reply = self.world.inbox.remove(0);
-        self.read(&reply);
+    pub fn read_inbox(&mut self) {
+        while !self.world.inbox.is_empty() {
+            self.read_next();
+        }
     }
 
-    pub fn read(&mut self, reply: &Reply) {
+    fn read_next(&mut self) {
+        let reply = self.world.inbox.remove(0);
         let line = Line::classify(reply.text.as_bytes());
+        let in_flight = self.sequencer.in_flight();
         let taken = self.sequencer.on_line(self.now(), line);
         self.promises.log(|| format!("{}: {} (taken: {taken})", self.world.now, reply.text));
-        self.promises.on_reply(reply);
-        if taken {
-            self.promises.on_answer(reply, line);
+        self.promises.on_reply(&reply);
+        match in_flight {
+            Some(command) if taken => self.promises.on_answer(&reply, line, command),
+            Some(_) => {}
+            None => self.promises.on_unawaited(&reply, line, taken),
         }
     }
 
     fn on_completed(&mut self, command: Command, outcome: &Outcome) {
         self.promises.log(|| format!("{}: {command} completed: {outcome:?}", self.world.now));
         self.check_completed(command, outcome);
-        match (command, outcome) {
-            (Command::Stop { .. }, _) => self.ended = true,
-            (Command::Start { .. }, Outcome::NoReply(_)) => self.stream = Stream::InDoubt,
-            (Command::Start { .. }, _) => self.stream = Stream::Known,
-            (Command::Status { .. }, Outcome::Answered(Answer::Status(status))) if self.stream == Stream::InDoubt => {
+        match (command.verb, outcome) {
+            (Verb::Stop, _) => self.ended = true,
+            (Verb::Start, Outcome::NoReply(_)) => self.stream = Stream::InDoubt,
+            (Verb::Start, _) => self.stream = Stream::Known,
+            (Verb::Status, Outcome::Answered(Answer::Status(status))) if self.stream == Stream::InDoubt => {
                 self.stream = Stream::Known;
                 if status.stopped && !self.promises.stop_begun() {
                     self.promises.starts_allowed += 1;
                     self.promises.log(|| "start_again".to_owned());
-                    self.sequencer.start_again();
+                    let begun = self.sequencer.start_again();
+                    self.promises.expect(begun.is_ok(), "START is sent again while nothing is under way");
                 }
             }
             _ => {}
@@ -213,8 +262,7 @@ impl<'a> Session<'a> {
     fn on_failure(&mut self, failure: &Failure) {
         self.promises.log(|| format!("{}: failed: {failure:?}", self.world.now));
         self.check_failure(failure);
-        let is_start = matches!(failure.command(), Command::Start { .. });
-        let stop_goes_on = self.promises.stop_begun() && is_start;
+        let stop_goes_on = self.promises.stop_begun() && failure.command.verb == Verb::Start;
         // A caller that wants the bus stopped stops it after a failed START, too.
         if self.case.plan == Plan::Stop && self.promises.starts_left > 0 && !self.promises.stop_begun() {
             self.begin_stop();

@@ -1,9 +1,15 @@
 //! The gateway, what is under way to it and back, and the clock.
 
-use can_udp::gateway::{Command, SETTLE};
+use std::rc::Rc;
 
+use can_udp::gateway::{Command, SETTLE, Verb};
+
+use crate::case::Refusal;
 use crate::device::{ControllerState, Device, Filter};
 use crate::network::{self, Copy};
+
+/// The one port of the gateway.
+const CHANNEL: u8 = 1;
 
 /// A reply that is under way or lies in the socket's queue.
 #[derive(Clone, Debug)]
@@ -13,14 +19,14 @@ pub struct Reply {
     pub text: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Packet {
     Request { number: u32, command: Command, answered: [Option<u32>; 2] },
     Reply(Reply),
 }
 
 /// What the gateway has carried out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// A `START` was carried out while the filters were not the wanted ones.
     pub started_with_other_filters: bool,
@@ -35,30 +41,30 @@ pub struct Facts {
 }
 
 /// Everything outside the program.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     pub now: u32,
     pub device: Device,
     pub facts: Facts,
     pub inbox: Vec<Reply>,
-    /// Whether every `INIT` is refused with error 1.
-    pub refuses_bit_rate: bool,
-    channel: u8,
+    refusal: Option<Refusal>,
+    /// The lines of our commands: formatting takes more time than the rest.
+    lines: Rc<[(Command, String)]>,
     wanted: Vec<Filter>,
     under_way: Vec<(u32, Packet)>,
 }
 
 impl World {
-    /// A world in which `channel` of `device` should get the filters `wanted`.
-    pub fn new(device: Device, channel: u8, wanted: Vec<Filter>, refuses_bit_rate: bool) -> World {
+    /// A world in which port 1 of `device` should get the filters `wanted`.
+    pub fn new(device: Device, lines: Vec<(Command, String)>, wanted: Vec<Filter>, refusal: Option<Refusal>) -> World {
         assert_eq!(SETTLE.as_millis(), network::SETTLE.into());
         World {
             now: 0,
             device,
             facts: Facts::default(),
             inbox: Vec::new(),
-            refuses_bit_rate,
-            channel,
+            refusal,
+            lines: lines.into(),
             wanted,
             under_way: Vec::new(),
         }
@@ -79,9 +85,9 @@ impl World {
 
     /// The neighbour's command is carried out; returns the answer.
     pub fn neighbour(&mut self, action: &str) -> Reply {
-        let before = self.device.state(self.channel);
-        let text = self.device.execute(&format!("CAN {} {action}", self.channel));
-        if self.device.state(self.channel) != before {
+        let before = self.device.state(CHANNEL);
+        let text = self.device.execute(&format!("CAN {CHANNEL} {action}"));
+        if self.device.state(CHANNEL) != before {
             self.facts.neighbour_at = Some(self.now);
         }
         Reply { number: 0, text }
@@ -114,25 +120,35 @@ impl World {
         self.inbox.is_empty() && self.under_way.is_empty()
     }
 
+    /// Whether an answer to this command of ours is under way or unread, or can still be caused.
+    pub fn may_be_answered(&self, number: u32) -> bool {
+        let is_of = |packet: &Packet| match packet {
+            Packet::Request { number: of, answered, .. } => *of == number && *answered != [None; 2],
+            Packet::Reply(reply) => reply.number == number,
+        };
+        self.under_way.iter().any(|(_, packet)| is_of(packet)) || self.inbox.iter().any(|reply| reply.number == number)
+    }
+
     /// Whether a `START` can still be carried out.
     pub fn may_still_start(&self) -> bool {
-        let is_start = |packet: &Packet| matches!(packet, Packet::Request { command: Command::Start { .. }, .. });
+        let is_start =
+            |packet: &Packet| matches!(packet, Packet::Request { command: Command { verb: Verb::Start, .. }, .. });
         self.under_way.iter().any(|(_, packet)| is_start(packet))
     }
 
     /// Whether the controller is on the bus.
     pub fn is_running(&self) -> bool {
-        self.device.is_running(self.channel)
+        self.device.is_running(CHANNEL)
     }
 
     /// Whether the controller was never initialised.
     pub fn is_uninitialised(&self) -> bool {
-        self.device.state(self.channel) == ControllerState::Uninitialised
+        self.device.state(CHANNEL) == ControllerState::Uninitialised
     }
 
     /// Whether exactly the wanted filters are set.
     pub fn has_wanted_filters(&self) -> bool {
-        self.device.filters(self.channel) == self.wanted
+        self.device.filters(CHANNEL) == self.wanted
     }
 
     fn add(&mut self, at: u32, packet: Packet) {
@@ -160,18 +176,24 @@ impl World {
     }
 
     fn carry_out(&mut self, number: u32, command: Command) -> String {
-        if self.refuses_bit_rate && matches!(command, Command::Init { .. }) {
-            return "R ERR 1 baud rate not found".to_owned();
+        let is_running = self.is_running();
+        let (_, line) = self.lines.iter().find(|(of, _)| *of == command).expect("a command of the session");
+        if let Some(Refusal { command: begin, text, while_running, times }) = &mut self.refusal {
+            let is_meant = line["CAN 1 ".len()..].starts_with(*begin) && *times > 0;
+            if is_meant && (is_running || !*while_running) {
+                *times -= 1;
+                return text.clone();
+            }
         }
-        let text = self.device.execute(&command.to_string());
+        let text = self.device.execute(line);
         if text == "R ok" {
-            match command {
-                Command::Start { .. } => {
+            match command.verb {
+                Verb::Start => {
                     self.facts.started_by = Some(number);
                     self.facts.started_with_other_filters |= !self.has_wanted_filters();
                 }
-                Command::Stop { .. } => self.facts.stopped_by = Some(number),
-                Command::Init { .. } => self.facts.initialised_by = Some(number),
+                Verb::Stop => self.facts.stopped_by = Some(number),
+                Verb::Init(_) => self.facts.initialised_by = Some(number),
                 _ => {}
             }
         }

@@ -49,6 +49,14 @@ pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answe
     }
 }
 
+/// Says that the network reports an error while the session goes on.
+pub(crate) fn unreachable(gateway: SocketAddr, error: &NetworkError) -> String {
+    if error.port_is_closed() {
+        return format!("{gateway} unreachable (port closed), still listening; is it restarting?");
+    }
+    format!("{gateway} unreachable ({}), still listening", error.io_error())
+}
+
 /// Where else the gateway may listen.
 pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     if gateway.port() == VENDOR_PORT {

@@ -16,35 +16,25 @@ pub(crate) fn no_data(
     known: &Bus,
     network: Option<&NetworkError>,
 ) -> String {
-    match (known.outcome(), network) {
-        (Some(Outcome::Answered(Answer::Status(status))), _) => describe(options, known, *status),
+    let mut parts = health(options, known);
+    parts.push(match (known.outcome(), network) {
+        (Some(Outcome::Answered(Answer::Status(status))), _) => return describe(options, known, *status),
         (Some(Outcome::Answered(Answer::Refused(text))), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
              STATUS"
         ),
-        (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok"),
-        (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text),
+        (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok", options, known),
+        (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
         (_, Some(error)) => network_error(gateway, error, known.has_answered),
-        (Some(Outcome::NoReply(_)), None) => {
-            "no answer to STATUS: has the gateway lost power, is the network or the VPN \
-                                              down, or does it not know STATUS?"
-                .to_owned()
+        (Some(Outcome::NoReply(Some(text))), None) => {
+            format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or was the answer lost?")
         }
-        (None, None) if known.has_frames() => {
-            "is the bus silent, has the gateway lost power, or did another program stop \
-                                               the bus or take the stream over?"
-                .to_owned()
-        }
-        (None, None) => {
-            let mut guesses = health(options, known);
-            guesses.push(format!("the bus is silent, --bitrate {} is wrong", options.bitrate));
-            if !known.has_run() {
-                guesses.push("START was not answered (run again)".to_owned());
-            }
-            guesses.extend(filter_hint(&options.filters));
-            guesses.join(", or ")
-        }
-    }
+        (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
+                                                 VPN down, or does it not know STATUS?"
+            .to_owned(),
+        (None, None) => guesses(options, known),
+    });
+    parts.join("; ")
 }
 
 /// Says that `START` is sent again, and the flags of the status that are hidden by that.
@@ -53,8 +43,25 @@ pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
     [again].into_iter().chain(controller_state(options, known)).collect::<Vec<_>>().join("; ")
 }
 
-fn other_answer(text: &str) -> String {
-    format!("the gateway answers STATUS with {text}, which says nothing of the controller: does it know STATUS?")
+fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
+    format!("the gateway answers STATUS with {text}, which does not say why; perhaps {}", guesses(options, known))
+}
+
+/// What may be the case, as far as nothing that came speaks against it.
+fn guesses(options: &ListenOptions, known: &Bus) -> String {
+    let mut guesses = vec!["the bus is silent".to_owned()];
+    if known.has_frames() {
+        guesses.push("the gateway has lost power or its settings".to_owned());
+        guesses.push("another program stopped the bus".to_owned());
+    } else {
+        guesses.push(format!("--bitrate {} is wrong", options.bitrate));
+        guesses.extend(filter_hint(&options.filters));
+        if !known.has_run() {
+            guesses.push("START was not answered (run again)".to_owned());
+        }
+    }
+    guesses.push("another listener has the stream".to_owned());
+    guesses.join(", or ")
 }
 
 fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
@@ -90,12 +97,12 @@ fn describe(options: &ListenOptions, known: &Bus, status: Status) -> String {
         parts.insert(0, format!("the controller is stopped: {why}; run can-listen again to start it"));
     }
     if parts.is_empty() {
-        let mut guesses = vec!["the bus is silent".to_owned()];
-        if !known.has_frames() {
-            guesses.push(format!("--bitrate {} is wrong", options.bitrate));
-            guesses.extend(filter_hint(&options.filters));
-        }
-        parts.push(format!("the controller is running: {}, or another listener has the stream", guesses.join(", or ")));
+        let silent = if known.has_frames() {
+            "the bus is silent, or another listener has the stream".to_owned()
+        } else {
+            guesses(options, known)
+        };
+        parts.push(format!("the controller is running: {silent}"));
     }
     parts.join("; ")
 }

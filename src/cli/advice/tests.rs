@@ -1,8 +1,9 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::time::Duration;
 
 use super::*;
-use crate::gateway::Command;
+use crate::gateway::{Channel, Command, Takeover, Verb};
 
 /// The loopback interface has number 1.
 fn link_local(port: u16) -> SocketAddr {
@@ -32,9 +33,17 @@ fn only_ports_below_1024_are_said_to_need_root() {
 fn other_addresses_of_a_name_are_named_after_no_reply() {
     let target: Target = "gw1:5000".parse().expect("a target");
     let others = [SocketAddr::from(([10, 8, 0, 109], 5000)), link_local(5000)];
-    let no_reply = Failure::NoReply(Command::Stop { channel: 1 }, None);
+    let failure = |cause| Failure {
+        command: Command { channel: Channel::DEFAULT, verb: Verb::Stop },
+        cause,
+        takeover: Takeover::None,
+        gateway: None,
+        network_error: None,
+    };
+    let no_reply =
+        failure(Cause::NoReply { transmissions: 3, attempts: 3, timeout: Duration::from_secs(1), instead: None });
     assert_eq!(other_addresses(&no_reply, &target, &others), "; gw1 also has 10.8.0.109, fe80::1%lo");
     assert_eq!(other_addresses(&no_reply, &target, &[]), "");
-    let refused = Failure::Refused(Command::Stop { channel: 1 }, "R ERR 10".into());
+    let refused = failure(Cause::Refused("R ERR 10".into()));
     assert_eq!(other_addresses(&refused, &target, &others), "");
 }

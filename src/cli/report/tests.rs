@@ -178,7 +178,7 @@ fn late_error_and_deletion_follow_the_report() {
         "sync",
         "can-listen: waiting for the disk to store the file; press Ctrl-C twice to quit now",
         "sync",
-        "can-listen: the file that stdout is redirected to was deleted; what is written there will be gone",
+        "can-listen: the output file was deleted; what is written there will be gone",
         "can-listen: first",
         "can-listen: second",
     ]);

@@ -38,19 +38,19 @@ fn start_depends_on_the_last_byte() {
         (b"whole\ncut", Found::CutLine, b"\n"),
     ] {
         let file = TempFile::new("start", content);
-        let stdout = Stdout::new(file.append(), Format::Candump).expect("it can be continued");
+        let stdout = Stdout::open(file.append(), Format::Candump).expect("it can be continued");
         assert_eq!((stdout.found, stdout.preamble()), (expected, preamble));
         // A shell that starts two sessions one after the other, without O_APPEND.
         let mut shared = OpenOptions::new().write(true).open(&file.0).expect("the file");
         shared.seek(SeekFrom::End(0)).expect("a file");
-        assert_eq!(Stdout::new(shared, Format::Raw).expect("it can be continued").found, expected);
+        assert_eq!(Stdout::open(shared, Format::Raw).expect("it can be continued").found, expected);
     }
 }
 
 #[test]
 fn file_that_is_overwritten_is_not_continued() {
     let file = TempFile::new("overwritten", b"cut");
-    let stdout = Stdout::new(OpenOptions::new().write(true).open(&file.0).expect("the file"), Format::Raw);
+    let stdout = Stdout::open(OpenOptions::new().write(true).open(&file.0).expect("the file"), Format::Raw);
     assert_eq!(stdout.expect("it can be written").found, Found::Nothing);
 }
 
@@ -66,7 +66,7 @@ fn piece_of_a_line_is_taken_back() {
         let file = TempFile::new("taken-back", b"old\n");
         let mut stdout = OpenOptions::new().append(append).write(true).open(&file.0).expect("the file");
         stdout.seek(SeekFrom::End(0)).expect("a file");
-        let mut stdout = Stdout::new(stdout, Format::Raw).expect("it can be continued");
+        let mut stdout = Stdout::open(stdout, Format::Raw).expect("it can be continued");
         let error = fail_after(&mut stdout, b"one\ntwo\nth");
         assert_eq!(error.to_string(), io::Error::from(ErrorKind::StorageFull).to_string());
         assert_eq!(file.content(), b"old\none\ntwo\n");
@@ -82,7 +82,7 @@ fn bytes_of_other_writers_are_left_alone() {
         let file = TempFile::new("others", b"");
         let stdout = file.append();
         let mut other = if shared { stdout.try_clone().expect("a descriptor") } else { file.append() };
-        let mut stdout = Stdout::new(stdout, Format::Raw).expect("it can be continued");
+        let mut stdout = Stdout::open(stdout, Format::Raw).expect("it can be continued");
         stdout.file.write_all(b"one\ntw").expect("a file");
         other.write_all(b"other\n").expect("a file");
         let error = stdout.on_failure(b"one\ntw", ErrorKind::StorageFull.into());
@@ -95,13 +95,13 @@ fn bytes_of_other_writers_are_left_alone() {
 fn pcap_begins_anew_after_a_cut_header_and_refuses_others() {
     for length in 1..24 {
         let file = TempFile::new("header", &PCAP_HEADER[..length]);
-        let stdout = Stdout::new(file.append(), Format::Pcap).expect("it can be continued");
+        let stdout = Stdout::open(file.append(), Format::Pcap).expect("it can be continued");
         assert_eq!((stdout.found, stdout.preamble()), (Found::CutHeader, &PCAP_HEADER[..]));
         assert_eq!(file.content(), b"");
     }
     for other in [&b"text\n"[..], &[0; 30], &b"\x4D\x3C\xB2\xA1\x02\x00\x04\x01"[..]] {
         let file = TempFile::new("no-pcap", other);
-        let error = Stdout::new(file.append(), Format::Pcap).expect_err("no pcap file");
+        let error = Stdout::open(file.append(), Format::Pcap).expect_err("no pcap file");
         assert!(matches!(error, OpenError::NotOurs(0)), "{error:?}");
         assert_eq!(file.content(), other);
     }
@@ -127,7 +127,7 @@ fn cut_record_is_removed_wherever_it_is_cut() {
         for missing in 0..=record {
             let cut = &content[..content.len() - missing];
             let file = TempFile::new("cut", cut);
-            let stdout = Stdout::new(file.append(), Format::Pcap).expect("it can be continued");
+            let stdout = Stdout::open(file.append(), Format::Pcap).expect("it can be continued");
             let (end, expected) = match missing {
                 0 => (content.len(), Found::WholeEnd),
                 _ if missing == record => (cut.len(), Found::WholeEnd),
@@ -146,7 +146,7 @@ fn damage_is_found_where_it_is() {
     let at = 24 + 32 * 2990;
     content[at..].fill(0);
     let file = TempFile::new("zeros", &content);
-    let error = Stdout::new(file.append(), Format::Pcap).expect_err("it is damaged");
+    let error = Stdout::open(file.append(), Format::Pcap).expect_err("it is damaged");
     assert!(matches!(error, OpenError::NotOurs(offset) if offset == at as u64), "{error:?}");
     assert_eq!(file.content(), content);
 }
@@ -157,7 +157,7 @@ fn piece_of_a_record_is_taken_back() {
     for (begin, written) in [(24, 24), (24, 24 + 88), (24, 24 + 100), (0, 10), (0, 24), (0, 150)] {
         let old = if begin == 0 { &b""[..] } else { &old };
         let file = TempFile::new("record-taken-back", old);
-        let mut stdout = Stdout::new(file.append(), Format::Pcap).expect("it can be continued");
+        let mut stdout = Stdout::open(file.append(), Format::Pcap).expect("it can be continued");
         fail_after(&mut stdout, &batch[begin..written]);
         let whole = if written < 24 { 0 } else { 24 + (written - 24) / 88 * 88 };
         assert_eq!(file.content(), [old, &batch[begin..whole.max(begin)]].concat(), "{begin}, {written}");
@@ -167,13 +167,13 @@ fn piece_of_a_record_is_taken_back() {
 #[test]
 fn only_a_file_that_had_a_name_can_be_deleted() {
     let file = TempFile::new("deleted", b"");
-    let stdout = Stdout::new(file.append(), Format::Raw).expect("a file");
+    let stdout = Stdout::open(file.append(), Format::Raw).expect("a file");
     let other_name = file.0.with_extension("other");
     fs::hard_link(&file.0, &other_name).expect("a link");
     fs::remove_file(&file.0).expect("a file");
     assert!(!stdout.is_deleted(), "it has another name");
     fs::remove_file(&other_name).expect("a file");
     assert!(stdout.is_deleted());
-    let nameless = Stdout::new(stdout.file, Format::Raw).expect("a file");
+    let nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
     assert!(!nameless.is_deleted(), "it never had a name");
 }
