@@ -138,7 +138,8 @@ fn number(name: &str) -> Option<u64> {
 /// A violation of this claim, shortened, with its trace.
 fn report(claim: &str, seed: u64, wild: bool) -> String {
     let plan = generate::plan(seed, wild);
-    let fails = |plan: &Plan| (wild || plan.is_tame()) && check(plan, wild).1.iter().any(|violation| violation.claim == claim);
+    let fails =
+        |plan: &Plan| (wild || plan.is_tame()) && check(plan, wild).1.iter().any(|violation| violation.claim == claim);
     let short = shrink::shrink(&plan, SHRINK_ATTEMPTS, fails);
     let (log, violations) = check(&short, wild);
     let detail = violations.iter().find(|violation| violation.claim == claim);

@@ -156,7 +156,9 @@ impl Plan {
             Item::Fault(_, Fate::Copies(copies)) => {
                 let first = copies.iter().flat_map(|copy| &copy.answers).min().copied();
                 let last = first.map_or(latest, |first| first + 20 * SECOND / 1000 - 1).min(latest);
-                copies.iter().all(|copy| copy.carried_out <= last && copy.answers.iter().all(|&at| copy.carried_out <= at && at <= last))
+                copies.iter().all(|copy| {
+                    copy.carried_out <= last && copy.answers.iter().all(|&at| copy.carried_out <= at && at <= last)
+                })
             }
             Item::Delay(delay) => *delay + 5_000 < latest,
             _ => true,
