@@ -223,7 +223,8 @@ impl Area for Ends {
             Sentence::Report { .. } => self.reports += 1,
             Sentence::Unreachable => {
                 found.check(!view.read_errors.is_empty(), now, "46 unreachable without an error", || line.to_owned());
-                let often = self.unreachable.last().is_some_and(|&last| now + SLACK < last + MINUTE);
+                let stalled = view.stalled(now.saturating_sub(2 * MINUTE), now);
+                let often = self.unreachable.last().is_some_and(|&last| now + SLACK + stalled < last + MINUTE);
                 found.check(!often, now, "46 unreachable more than once a minute", String::new);
                 self.unreachable.push(now);
             }

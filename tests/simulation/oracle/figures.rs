@@ -255,7 +255,9 @@ impl Area for Figures {
             }
             Fact::Closed => {
                 self.check_printed(view, found);
-                let asked = view.end_asked();
+                // The idle timeout may have ended it before the signal.
+                let idle = view.idle_at();
+                let asked = view.end_asked().map(|asked| idle.map_or(asked, |idle| asked.min(idle)));
                 let is_early = |&&(arrived, _): &&(Time, usize)| asked.is_some_and(|asked| arrived < asked);
                 let left = view.queued.iter().filter(is_early).count();
                 if view.start_left.is_some() && !view.is_complete {

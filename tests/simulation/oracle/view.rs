@@ -514,6 +514,11 @@ impl<'a> View<'a> {
                 if let Some(group) = group {
                     group.answered.get_or_insert(now);
                 }
+                // Overtaken by the answer to a later transmission: older news.
+                let latest = if self.start_left.is_none() { &self.status_before_start } else { &self.status };
+                if latest.as_ref().is_some_and(|latest| latest.transmission > answers) {
+                    return;
+                }
                 let same =
                     self.status.as_ref().filter(|last| last.flags == *flags && Some(last.since) > self.last_start_left);
                 let since = same.map_or(now, |last| last.since);
@@ -586,7 +591,7 @@ impl<'a> View<'a> {
     }
 
     /// When `--idle-timeout` ends the session, at the earliest.
-    fn idle_at(&self) -> Option<Time> {
+    pub fn idle_at(&self) -> Option<Time> {
         Some(self.silent_since()?.0 + self.options.idle?)
     }
 
