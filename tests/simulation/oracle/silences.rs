@@ -2,7 +2,7 @@
 
 use super::view::{FrameRead, View};
 use super::{Area, Findings};
-use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, seconds};
+use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, Verb, seconds};
 use crate::simulation::protocol::Line;
 use crate::simulation::sentences::{Sentence, recognise};
 
@@ -145,6 +145,8 @@ impl Area for Silences {
                 self.on_frame(view, found);
             }
             Fact::Empty { until } => self.last_empty = Some(*until),
+            // The message about it may be hidden.
+            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Start => self.told = None,
             _ => {}
         }
     }
