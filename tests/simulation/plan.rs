@@ -140,7 +140,9 @@ impl Plan {
             Item::Fault(_, Fate::Copies(copies)) => {
                 let first = copies.iter().flat_map(|copy| &copy.answers).min().copied();
                 let last = first.map_or(latest, |first| first + 20 * SECOND / 1000 - 1).min(latest);
-                copies.iter().all(|copy| copy.carried_out <= last && copy.answers.iter().all(|&at| copy.carried_out <= at && at <= last))
+                copies.iter().all(|copy| {
+                    copy.carried_out <= last && copy.answers.iter().all(|&at| copy.carried_out <= at && at <= last)
+                })
             }
             Item::Delay(delay) => *delay + 5_000 < latest,
             _ => true,
@@ -166,7 +168,7 @@ impl FromStr for Plan {
 
     /// Empty lines and those that begin with `#` are left out.
     fn from_str(text: &str) -> Result<Plan, String> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(str::parse).collect::<Result<_, _>>().map(Plan)
     }
 }

@@ -9,24 +9,47 @@ pub enum Sentence {
     /// START has left.
     StartSent,
     /// INIT was refused, the bus is restarted; whether the sentence is sure that it ran.
-    Restarting { is_certain: bool },
-    NoData { seconds: f64, why: String },
-    Resumed { seconds: f64 },
+    Restarting {
+        is_certain: bool,
+    },
+    NoData {
+        seconds: f64,
+        why: String,
+    },
+    Resumed {
+        seconds: f64,
+    },
     /// START is sent again; what else is said.
     StartAgain,
     Unreachable,
     AddressLost,
     /// `--idle-timeout` ends the session.
-    Idle { seconds: f64, why: String },
-    KernelLoss { count: Option<u64> },
-    BufferLoss { count: Option<u64> },
+    Idle {
+        seconds: f64,
+        why: String,
+    },
+    KernelLoss {
+        count: Option<u64>,
+    },
+    BufferLoss {
+        count: Option<u64>,
+    },
     /// A line of the gateway's that does not belong onto stdout.
     GatewayReports(String),
     RefusedCommand(String),
     Malformed,
     Summary(u64),
-    Report { datagrams: u64, frames: Option<u64>, bytes: u64, seconds: f64 },
-    Lost { kernel: Option<u64>, is_lower_bound: bool, buffer: u64 },
+    Report {
+        datagrams: u64,
+        frames: Option<u64>,
+        bytes: u64,
+        seconds: f64,
+    },
+    Lost {
+        kernel: Option<u64>,
+        is_lower_bound: bool,
+        buffer: u64,
+    },
     NotRead(u64),
     NotWritten(u64),
     MessagesNotShown(u64),
@@ -36,7 +59,11 @@ pub enum Sentence {
     /// What the report says of the bus.
     Bus,
     /// A command has failed for want of an answer.
-    NoReply { command: String, attempts: u64, timeout: Option<f64> },
+    NoReply {
+        command: String,
+        attempts: u64,
+        timeout: Option<f64>,
+    },
     CanStop,
     Debug,
     Other,
@@ -72,7 +99,10 @@ fn leading(line: &str, after: &str) -> Option<u64> {
     let (number, rest) = line.split_once(' ')?;
     let number = number.parse().ok()?;
     let plural = rest.strip_prefix(after)?;
-    plural.is_empty().then_some(number).or_else(|| (plural.starts_with('s') || plural.starts_with(' ')).then_some(number))
+    plural
+        .is_empty()
+        .then_some(number)
+        .or_else(|| (plural.starts_with('s') || plural.starts_with(' ')).then_some(number))
 }
 
 pub fn recognise(line: &str) -> Sentence {
@@ -172,7 +202,8 @@ fn report(line: &str) -> Option<Sentence> {
         }
     }
     let counted = |what| leading(line, what);
-    counted("message").map(Sentence::MessagesNotShown)
+    counted("message")
+        .map(Sentence::MessagesNotShown)
         .or_else(|| counted("malformed line").map(Sentence::MalformedLines))
         .or_else(|| counted("network error").map(Sentence::NetworkErrors))
         .or_else(|| counted("frame").filter(|_| line.contains("handshake")).map(Sentence::HandshakeFrames))
@@ -183,7 +214,8 @@ pub fn claims(line: &str) -> impl Iterator<Item = Claim> {
     let has = |text| line.contains(text);
     let last_frame = number_between(line, "last frame ", " s ago");
     let reported = number_between(line, "reported stopped ", " s ago");
-    let may_run = has("bus may still run") || has("bus may be running") || has("it may be running") || has("it may still run");
+    let may_run =
+        has("bus may still run") || has("bus may be running") || has("it may be running") || has("it may still run");
     [
         has("the bus still runs").then_some(Claim::Runs),
         last_frame.map(Claim::LastFrame),
@@ -204,7 +236,11 @@ pub fn kind(line: &str) -> String {
             let what = if matches!(sentence, Sentence::Idle { .. }) { "idle" } else { "no data" };
             format!("{what}: {}", shortened(why))
         }
-        Sentence::Bus | Sentence::Other | Sentence::NoReply { .. } | Sentence::KernelLoss { .. } | Sentence::BufferLoss { .. } => shortened(line),
+        Sentence::Bus
+        | Sentence::Other
+        | Sentence::NoReply { .. }
+        | Sentence::KernelLoss { .. }
+        | Sentence::BufferLoss { .. } => shortened(line),
         Sentence::GatewayReports(_) => "the gateway reports".to_owned(),
         other => {
             let text = format!("{other:?}");

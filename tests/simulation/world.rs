@@ -7,8 +7,8 @@ use std::io::ErrorKind;
 
 use super::device::{ControllerState, Device};
 use super::log::{By, Fact, Log, MILLISECOND, Origin, Packet, Pushed, SECOND, Time, Transmission, Truth, Verb};
-use super::protocol::{self, Line};
 use super::plan::{Copy, Fate, Happening, Item, Kind, Plan, SendError};
+use super::protocol::{self, Line};
 
 /// How long a datagram takes in one direction.
 const TRIP: Time = MILLISECOND;
@@ -26,8 +26,15 @@ const LAST_SIGNAL_AFTER: Time = 1000 * SECOND;
 enum Event {
     /// The item of the plan at this index.
     Planned(usize),
-    Tick { item: usize, number: u64 },
-    Request { transmission: usize, copy: Copy, sent_at: Time },
+    Tick {
+        item: usize,
+        number: u64,
+    },
+    Request {
+        transmission: usize,
+        copy: Copy,
+        sent_at: Time,
+    },
     Reply(usize),
     Error(ErrorKind),
     Write,
@@ -484,12 +491,7 @@ impl World {
             Some(Fate::Fails(error)) => Some(*error),
             _ => None,
         });
-        self.log.transmissions.push(Transmission {
-            verb: Verb::of(&line),
-            line,
-            at: self.now,
-            left: error.is_none(),
-        });
+        self.log.transmissions.push(Transmission { verb: Verb::of(&line), line, at: self.now, left: error.is_none() });
         if self.log.transmissions[number].verb == Verb::Stop {
             self.log.add(self.now, Fact::Truth(self.truth()));
         }
@@ -525,7 +527,8 @@ impl World {
         }
         let line = self.log.transmissions[transmission].line.clone();
         let Some((_, action)) = line.strip_prefix("CAN ").and_then(|rest| rest.split_once(' ')) else { return };
-        let refusal = self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
+        let refusal =
+            self.refusals.iter_mut().find(|(refused, times, _)| *times > 0 && action.starts_with(refused.as_str()));
         let is_status = action == "STATUS";
         let reply = if let Some((_, times, text)) = refusal {
             *times -= 1;
@@ -549,7 +552,12 @@ impl World {
         }
         let mut bytes = self.line(&reply);
         let mut frames = 0;
-        if self.packs && self.runs.is_some() && self.truth.stream_is_ours && self.device.passes(self.port, false, 0x100) && !self.truth.wrong_rate {
+        if self.packs
+            && self.runs.is_some()
+            && self.truth.stream_is_ours
+            && self.device.passes(self.port, false, 0x100)
+            && !self.truth.wrong_rate
+        {
             bytes.extend(self.line(&self.frame(Kind::Standard, 0)));
             frames = 1;
         }

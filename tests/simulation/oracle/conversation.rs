@@ -42,9 +42,13 @@ impl Conversation {
         let last = self.repairs.last().copied();
         found.check(self.repairs.len() < MAX_REPAIRS, now, "14 START is sent again more than 3 times", String::new);
         // The queries are a minute apart; what follows them waits for the line.
-        let late = view.options.command_time() + view.options.answer_window() + view.stalled(now.saturating_sub(100 * SECOND), now);
+        let late = view.options.command_time()
+            + view.options.answer_window()
+            + view.stalled(now.saturating_sub(100 * SECOND), now);
         let too_soon = last.is_some_and(|last| now + SLACK + late < last + REPAIR_INTERVAL);
-        found.check(!too_soon, now, "14 START is sent again more than once a minute", || format!("{:?}", last.map(seconds)));
+        found.check(!too_soon, now, "14 START is sent again more than once a minute", || {
+            format!("{:?}", last.map(seconds))
+        });
         found.check(!Self::has_run(view), now, "14 START is sent again, though the bus has run", || {
             format!("evidence at {:?}", view.evidence().map(seconds))
         });
@@ -78,7 +82,8 @@ impl Conversation {
         found.check(!is_final, now, "23 STOP after an error that names a parameter", || format!("{numbers:?}"));
         let check = view.group(Verb::Status).filter(|check| check.first > init.first);
         found.check(check.is_some(), now, "23 STOP after an unclear refusal without STATUS", || format!("{numbers:?}"));
-        let is_stopped = view.status_before_start.as_ref().is_some_and(|status| status.stopped() && status.read > init.first);
+        let is_stopped =
+            view.status_before_start.as_ref().is_some_and(|status| status.stopped() && status.read > init.first);
         found.check(!is_stopped, now, "23 STOP, though STATUS says stopped", String::new);
     }
 
@@ -88,13 +93,17 @@ impl Conversation {
         let decided = view.reads_since_signal > 0;
         if let (Some(&signal), true) = (view.signals.first(), decided) {
             let is_start = matches!(verb, Verb::Init | Verb::Clear | Verb::Add | Verb::Start);
-            found.check(!is_start, now, "25 INIT, FILTER or START after a signal", || format!("{verb:?}, {}", seconds(signal)));
+            found.check(!is_start, now, "25 INIT, FILTER or START after a signal", || {
+                format!("{verb:?}, {}", seconds(signal))
+            });
             if !view.options.stop_on_exit && view.start_left.is_some() {
                 found.add(now, "25 a command after a signal", format!("{verb:?}"));
             }
         }
         if view.options.is_can_stop {
-            found.check(matches!(verb, Verb::Stop | Verb::Status), now, "23 can-stop sends something else", || format!("{verb:?}"));
+            found.check(matches!(verb, Verb::Stop | Verb::Status), now, "23 can-stop sends something else", || {
+                format!("{verb:?}")
+            });
         }
         found.check(verb != Verb::Unknown, now, "23 a command that nobody knows", String::new);
         match verb {
@@ -110,7 +119,9 @@ impl Conversation {
             self.repair_due = None;
             return;
         }
-        let Some(status) = view.status.as_ref().filter(|status| status.read == view.now && status.stopped()) else { return };
+        let Some(status) = view.status.as_ref().filter(|status| status.read == view.now && status.stopped()) else {
+            return;
+        };
         let asked = status.transmission.map(|index| view.log.transmissions[index].at);
         let is_query = view.group(Verb::Status).is_some_and(|group| !group.is_check && Some(group.first) <= asked);
         let rested = self.repairs.last().is_none_or(|&last| view.now >= last + REPAIR_INTERVAL);
@@ -126,15 +137,18 @@ impl Conversation {
         };
         // A STOP that overtakes is one more.
         let extra = u64::from(group.verb == Verb::Stop);
-        let left: u64 = view.groups.iter().rev().take_while(|other| other.line == group.line).map(|group| group.left).sum();
-        let fits = attempts == group.left || attempts + extra == left;
+        let left: u64 =
+            view.groups.iter().rev().take_while(|other| other.line == group.line).map(|group| group.left).sum();
+        let fits = attempts == group.left || attempts == left || attempts + extra == left;
         found.check(fits, now, "48 the number of attempts is not that of those that left", || {
             format!("{command}: {attempts}, but {}", group.left)
         });
         let same = timeout.is_none_or(|timeout| micros(timeout).abs_diff(view.options.timeout) < MILLISECOND);
         found.check(same, now, "48 another timeout", || format!("{timeout:?}"));
         let answered = group.answered.is_some_and(|read| read < now);
-        found.check(!answered, now, "48 no reply, but one was read", || format!("{command}, {:?}", group.answered.map(seconds)));
+        found.check(!answered, now, "48 no reply, but one was read", || {
+            format!("{command}, {:?}", group.answered.map(seconds))
+        });
         let waited = group.last_left.is_none_or(|sent| now + SLACK >= sent + view.options.answer_window());
         found.check(waited, now, "48 no reply, too soon", || format!("{command}: sent at {}", seconds(group.last)));
     }
@@ -163,20 +177,32 @@ impl Area for Conversation {
         if sentence == Sentence::Debug {
             return;
         }
-        let says_lost = line.contains("START was lost") || line.contains("lost START") || line.contains("START is lost");
+        let says_lost =
+            line.contains("START was lost") || line.contains("lost START") || line.contains("START is lost");
         found.check(!says_lost, now, "13 START is said to be lost", || line.to_owned());
         if line.contains("another program stopped the bus") && line.contains("stopped") {
             let is_guess = line.contains("did another program");
-            found.check(is_guess || view.ran_since_start, now, "15 another program stopped the bus, which never ran", || line.to_owned());
+            found.check(
+                is_guess || view.ran_since_start,
+                now,
+                "15 another program stopped the bus, which never ran",
+                || line.to_owned(),
+            );
         }
         if let Sentence::NoReply { command, attempts, timeout } = &sentence {
             self.on_no_reply(view, command, *attempts, *timeout, found);
         }
         let start = format!("CAN {} START", view.options.port);
-        let is_failure = line.contains(&start) && (line.contains("no reply to") || line.contains("refused CAN") || line.contains("answered CAN"));
+        let is_failure = line.contains(&start)
+            && (line.contains("no reply to") || line.contains("refused CAN") || line.contains("answered CAN"));
         if is_failure {
             let is_doubt = claims(line).any(|claim| claim == Claim::MayRun);
-            found.check(!is_doubt || view.frames_read == 0, now, "17 START is in doubt, though a frame has come", || line.to_owned());
+            found.check(
+                !is_doubt || view.frames_read == 0,
+                now,
+                "17 START is in doubt, though a frame has come",
+                || line.to_owned(),
+            );
             let never_left = view.start_left.is_none();
             found.check(!(is_doubt && never_left), now, "18 START never left, and is in doubt", || line.to_owned());
             self.start_failure = Some(line.to_owned()).filter(|_| !line.contains("still listening"));
@@ -186,7 +212,9 @@ impl Area for Conversation {
     fn on_end(&mut self, view: &View<'_>, found: &mut Findings) {
         let failed = view.ending == Some(Ending::Code(1));
         if let (true, Some(failure)) = (failed, &self.start_failure) {
-            found.check(self.repairs.is_empty(), view.now, "16 the repair of START ends the session", || failure.clone());
+            found.check(self.repairs.is_empty(), view.now, "16 the repair of START ends the session", || {
+                failure.clone()
+            });
         }
         let reached = view.is_complete && view.write_failed.is_none() && !view.options.stop_on_exit;
         let synced = !view.said().any(|(_, text)| text.contains("cannot write to stdout"));

@@ -41,14 +41,19 @@ impl Ends {
         let Some(idle) = view.options.idle else { return };
         let until = view.end_asked().map_or(until, |at| at.min(until));
         let lasted = until.saturating_sub(since).saturating_sub(view.stalled(since, until));
-        found.check(lasted <= idle + IDLE_SLACK, view.now, "43 --idle-timeout does not end the session in time", || {
-            format!("no frame since {}, for {} s", seconds(since), seconds(lasted))
-        });
+        found.check(
+            lasted <= idle + IDLE_SLACK,
+            view.now,
+            "43 --idle-timeout does not end the session in time",
+            || format!("no frame since {}, for {} s", seconds(since), seconds(lasted)),
+        );
     }
 
     fn on_read(&mut self, view: &View<'_>, packet: usize, found: &mut Findings) {
         let port = view.options.port;
-        if let (Some(frame), true) = (view.frame.filter(|frame| frame.read == view.now), view.last_lines.contains(&Line::Frame(port))) {
+        if let (Some(frame), true) =
+            (view.frame.filter(|frame| frame.read == view.now), view.last_lines.contains(&Line::Frame(port)))
+        {
             self.looks.clear();
             let since = view.frame_before.map(|before| before.read).or(view.start_left).unwrap_or(0);
             if view.end_asked().is_none() && view.closed.is_none() && view.stop_tried.is_none() && !view.is_complete {
@@ -113,17 +118,31 @@ impl Ends {
         let is_early = !view.signals.is_empty() && (view.start_left.is_none() || view.started_after_signal);
         match code {
             0 if options.is_can_stop => {
-                found.check(self.halted || options.quiet || view.not_shown, now, "39 can-stop succeeds without a confirmation", String::new);
+                found.check(
+                    self.halted || options.quiet || view.not_shown,
+                    now,
+                    "39 can-stop succeeds without a confirmation",
+                    String::new,
+                );
             }
             0 => {
                 let reader_gone = view.log.facts.iter().any(|(_, fact)| {
-                    matches!(fact, Fact::WriteFailed(std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset))
+                    matches!(
+                        fact,
+                        Fact::WriteFailed(std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
+                    )
                 });
                 let asked = !view.signals.is_empty() || view.is_complete || reader_gone;
                 found.check(asked, now, "39 exit 0, but nothing asked for the end", String::new);
-                let stopped = view.group(Verb::Stop).is_some_and(|stop| stop.answered.is_some()) || !options.stop_on_exit;
+                let stopped =
+                    view.group(Verb::Stop).is_some_and(|stop| stop.answered.is_some()) || !options.stop_on_exit;
                 found.check(stopped, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
-                found.check(!options.stop_on_exit || self.halted || options.quiet || view.not_shown, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
+                found.check(
+                    !options.stop_on_exit || self.halted || options.quiet || view.not_shown,
+                    now,
+                    "39 exit 0 with --stop-on-exit, but not halted",
+                    String::new,
+                );
                 found.check(!is_early, now, "41 a signal before START, and not 130", String::new);
                 found.check(view.start_left.is_some(), now, "39 exit 0 before START", String::new);
             }
@@ -135,12 +154,17 @@ impl Ends {
                     sentence,
                     Some(Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. } | Sentence::Other)
                 );
-                found.check(lines.len() == 1 && is_failure || view.not_shown, now, "40 the last line is no failure that stands alone", || {
-                    format!("{lines:?}")
-                });
+                found.check(
+                    lines.len() == 1 && is_failure || view.not_shown,
+                    now,
+                    "40 the last line is no failure that stands alone",
+                    || format!("{lines:?}"),
+                );
                 let steps = ["CAN ", "no data", "stdout", "address", "STOP", "cannot", "disk"];
                 let says_step = steps.iter().any(|step| last.contains(step));
-                found.check(says_step || view.not_shown, now, "40 the last line does not say at which step", || last.to_owned());
+                found.check(says_step || view.not_shown, now, "40 the last line does not say at which step", || {
+                    last.to_owned()
+                });
             }
             130 => {
                 found.check(is_early, now, "41 exit 130 without a signal before START", String::new);
@@ -168,7 +192,7 @@ impl Area for Ends {
                 self.address_lost_since.get_or_insert(view.now);
             }
             Fact::Happened { what, .. } if what == "address-lost off" => self.address_lost_since = None,
-            Fact::Dropped(_) if view.start_left.is_some() => self.lost = true,
+            Fact::Dropped(_) if view.start_left.is_some() && view.closed.is_none() => self.lost = true,
             Fact::Pushed { result: crate::simulation::log::Pushed::Full, .. } => self.lost = true,
             Fact::Closed => self.on_closed(view, found),
             _ => {}
@@ -207,13 +231,17 @@ impl Area for Ends {
             Sentence::Idle { seconds: said, .. } => {
                 let idle = view.options.idle.unwrap_or(0);
                 let since = view.known().map(|known| known.silent_since).min().unwrap_or(0);
-                found.check(now + MILLISECOND >= since + idle, now, "43 --idle-timeout ends the session too early", || {
-                    format!("the last frame at {}", seconds(since))
-                });
+                found.check(
+                    now + MILLISECOND >= since + idle,
+                    now,
+                    "43 --idle-timeout ends the session too early",
+                    || format!("the last frame at {}", seconds(since)),
+                );
                 found.check((said - seconds(idle)).abs() < 0.001, now, "43 another idle timeout", || said.to_string());
             }
             Sentence::RefusedCommand(text) => {
-                let ours = view.last_read.is_some_and(|packet| matches!(view.log.packets[packet].origin, Origin::Answer(_)));
+                let ours =
+                    view.last_read.is_some_and(|packet| matches!(view.log.packets[packet].origin, Origin::Answer(_)));
                 found.check(!ours, now, "49 the gateway refused a command, which was our own", || text.clone());
                 let quoted = view.last_lines.iter().any(|line| matches!(line, Line::Refused(_)));
                 found.check(quoted, now, "49 the gateway refused a command, but no such line came", || text.clone());

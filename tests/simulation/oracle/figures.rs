@@ -65,7 +65,8 @@ impl Figures {
         };
         let is_status = |line: &Line| matches!(line, Line::Status(port, _) if *port == view.options.port);
         let only_status = !view.last_lines.is_empty() && view.last_lines.iter().all(is_status);
-        let only_replies = view.last_lines.iter().all(|line| !matches!(line, Line::Frame(_) | Line::Event(..) | Line::Other));
+        let only_replies =
+            view.last_lines.iter().all(|line| !matches!(line, Line::Frame(_) | Line::Event(..) | Line::Other));
         if answers_status && only_status {
             // Answers to STATUS are never printed.
             self.expected = None;
@@ -73,7 +74,8 @@ impl Figures {
         }
         self.countable += 1;
         self.countable_bytes += read.bytes.len() as u64;
-        let malformed = view.last_lines.iter().filter(|line| matches!(line, Line::Other | Line::Reply(_))).count() as u64;
+        let malformed =
+            view.last_lines.iter().filter(|line| matches!(line, Line::Other | Line::Reply(_))).count() as u64;
         self.malformed += malformed + frames.saturating_sub(read.frames);
         // An answer to a STOP that overtook a STATUS cannot be told from one to that.
         let window = view.options.answer_window();
@@ -84,7 +86,8 @@ impl Figures {
         let must = if view.options.is_raw {
             !read.bytes.is_empty()
         } else {
-            let has_events = view.options.format != "candump" && view.last_lines.iter().any(|line| matches!(line, Line::Event(..)));
+            let has_events =
+                view.options.format != "candump" && view.last_lines.iter().any(|line| matches!(line, Line::Event(..)));
             if has_events && read.frames == 0 {
                 // Only events that the format knows.
                 self.expected = Some(Expected { packet, must: false });
@@ -106,7 +109,11 @@ impl Figures {
     fn on_pushed(&mut self, view: &View<'_>, bytes: &[u8], result: Pushed, found: &mut Findings) {
         let now = view.now;
         let Some(Expected { packet, .. }) = self.expected.take() else {
-            return found.add(now, "34 something is printed that did not come, or must not be printed", String::from_utf8_lossy(bytes));
+            return found.add(
+                now,
+                "34 something is printed that did not come, or must not be printed",
+                String::from_utf8_lossy(bytes),
+            );
         };
         let read = &view.log.packets[packet];
         match result {
@@ -129,20 +136,38 @@ impl Figures {
         });
     }
 
-    fn on_report(&mut self, view: &View<'_>, datagrams: u64, frames: Option<u64>, bytes: u64, said: f64, found: &mut Findings) {
+    fn on_report(
+        &mut self,
+        view: &View<'_>,
+        datagrams: u64,
+        frames: Option<u64>,
+        bytes: u64,
+        said: f64,
+        found: &mut Findings,
+    ) {
         let now = view.now;
         self.reported = true;
         let pushed = self.accepted + self.full + self.refused;
         found.check((pushed..=self.countable).contains(&datagrams), now, "34 the number of datagrams is wrong", || {
             format!("{datagrams}, but {pushed} to {}", self.countable)
         });
-        found.check((self.bytes_pushed..=self.countable_bytes).contains(&bytes), now, "34 the number of bytes is wrong", || {
-            format!("{bytes}, but {} to {}", self.bytes_pushed, self.countable_bytes)
-        });
-        found.check(frames.is_some() != view.options.is_raw, now, "35 frames are counted in raw, or not outside", String::new);
+        found.check(
+            (self.bytes_pushed..=self.countable_bytes).contains(&bytes),
+            now,
+            "34 the number of bytes is wrong",
+            || format!("{bytes}, but {} to {}", self.bytes_pushed, self.countable_bytes),
+        );
+        found.check(
+            frames.is_some() != view.options.is_raw,
+            now,
+            "35 frames are counted in raw, or not outside",
+            String::new,
+        );
         if let Some(frames) = frames {
             let counted = view.accepted_frames;
-            found.check(frames == counted, now, "35 the number of frames is wrong", || format!("{frames}, but {counted}"));
+            found.check(frames == counted, now, "35 the number of frames is wrong", || {
+                format!("{frames}, but {counted}")
+            });
         }
         let Some(start) = view.start_left else {
             return found.add(now, "45 a report without a stream", "");
@@ -150,8 +175,11 @@ impl Figures {
         let high = seconds(now - start) + 0.06;
         let ended = [view.end_asked(), view.stop_tried, view.closed].into_iter().flatten().min();
         let ended = ended.filter(|_| view.options.idle.is_none() && !view.is_complete);
-        let low = ended.map_or(0.0, |end| seconds(view.before_stall(end).saturating_sub(start)) - 0.1);
-        found.check((low..=high).contains(&said), now, "34 the duration is wrong", || format!("{said}, but {low} to {high}"));
+        let low = ended
+            .map_or(0.0, |end| seconds(view.before_stall(end).saturating_sub(view.start_by.unwrap_or(start))) - 0.1);
+        found.check((low..=high).contains(&said), now, "34 the duration is wrong", || {
+            format!("{said}, but {low} to {high}")
+        });
     }
 
     fn on_lost(&self, view: &View<'_>, kernel: Option<u64>, is_lower_bound: bool, buffer: u64, found: &mut Findings) {
@@ -164,9 +192,12 @@ impl Figures {
         let high = self.drops - self.drops_at_start;
         match kernel {
             _ if is_unknown => found.check(is_lower_bound, now, "33 drops that cannot be known", String::new),
-            Some(said) => found.check((low..=high).contains(&said) && !is_lower_bound, now, "33 the kernel's drops are wrong", || {
-                format!("{said}, but {low} to {high}")
-            }),
+            Some(said) => found.check(
+                (low..=high).contains(&said) && !is_lower_bound,
+                now,
+                "33 the kernel's drops are wrong",
+                || format!("{said}, but {low} to {high}"),
+            ),
             None => found.add(now, "33 the kernel's drops are unknown", ""),
         }
     }
@@ -178,9 +209,12 @@ impl Figures {
         found.check(!often, now, "38 kernel losses more than once a minute", String::new);
         if let Some(count) = count {
             let high = self.drops - self.drops_at_start;
-            found.check(count + self.kernel_loss_told <= high && count > 0, now, "38 the count of kernel losses is wrong", || {
-                format!("{count} after {}, but {high}", self.kernel_loss_told)
-            });
+            found.check(
+                count + self.kernel_loss_told <= high && count > 0,
+                now,
+                "38 the count of kernel losses is wrong",
+                || format!("{count} after {}, but {high}", self.kernel_loss_told),
+            );
             self.kernel_loss_told += count;
         }
         self.kernel_loss.push(now);
@@ -225,9 +259,12 @@ impl Area for Figures {
                 let is_early = |&&(arrived, _): &&(Time, usize)| asked.is_some_and(|asked| arrived < asked);
                 let left = view.queued.iter().filter(is_early).count();
                 if view.start_left.is_some() && !view.is_complete {
-                    found.check(left == 0, view.now, "36 what had arrived before the end is neither printed nor counted", || {
-                        format!("{left} datagrams")
-                    });
+                    found.check(
+                        left == 0,
+                        view.now,
+                        "36 what had arrived before the end is neither printed nor counted",
+                        || format!("{left} datagrams"),
+                    );
                 }
             }
             _ => {}
@@ -240,7 +277,9 @@ impl Area for Figures {
             Sentence::Report { datagrams, frames, bytes, seconds } => {
                 self.on_report(view, datagrams, frames, bytes, seconds, found);
             }
-            Sentence::Lost { kernel, is_lower_bound, buffer } => self.on_lost(view, kernel, is_lower_bound, buffer, found),
+            Sentence::Lost { kernel, is_lower_bound, buffer } => {
+                self.on_lost(view, kernel, is_lower_bound, buffer, found)
+            }
             Sentence::KernelLoss { count } => self.on_kernel_loss(view, count, found),
             Sentence::BufferLoss { .. } => {
                 found.check(self.full > 0, now, "37 the output buffer lost nothing", String::new);
@@ -265,7 +304,9 @@ impl Area for Figures {
                 });
             }
             Sentence::MalformedLines(said) => {
-                found.check(said <= self.malformed, now, "34 the malformed lines are wrong", || format!("{said}, but {}", self.malformed));
+                found.check(said <= self.malformed, now, "34 the malformed lines are wrong", || {
+                    format!("{said}, but {}", self.malformed)
+                });
             }
             _ => {}
         }
@@ -279,17 +320,30 @@ impl Area for Figures {
         if let Some(since) = self.buffer_loss_since {
             let end = [view.end_asked(), view.closed].into_iter().flatten().min().unwrap_or(view.now);
             let untold = end.saturating_sub(since).saturating_sub(view.stalled(since, end));
-            found.check(untold < 2 * SECOND, view.now, "37 a loss of the output buffer is not told at once", || seconds(untold).to_string());
+            found.check(untold < 2 * SECOND, view.now, "37 a loss of the output buffer is not told at once", || {
+                seconds(untold).to_string()
+            });
         }
         if self.reported {
             let has = |wanted: fn(&Sentence) -> bool| {
-                view.said().any(|(_, text)| crate::simulation::sentences::lines(text).any(|line| wanted(&recognise(line))))
+                view.said()
+                    .any(|(_, text)| crate::simulation::sentences::lines(text).any(|line| wanted(&recognise(line))))
             };
             if self.errors_after_start[0] > 0 {
-                found.check(has(|s| matches!(s, Sentence::NetworkErrors(_))), view.now, "33 network errors are not counted", String::new);
+                found.check(
+                    has(|s| matches!(s, Sentence::NetworkErrors(_))),
+                    view.now,
+                    "33 network errors are not counted",
+                    String::new,
+                );
             }
             if self.handshake_frames[0] > 0 {
-                found.check(has(|s| matches!(s, Sentence::HandshakeFrames(_))), view.now, "33 frames of the handshake are not counted", String::new);
+                found.check(
+                    has(|s| matches!(s, Sentence::HandshakeFrames(_))),
+                    view.now,
+                    "33 frames of the handshake are not counted",
+                    String::new,
+                );
             }
             if view.write_failed.is_some() && self.accepted + self.refused > self.written {
                 let told = has(|s| matches!(s, Sentence::NotRead(_) | Sentence::NotWritten(_)));

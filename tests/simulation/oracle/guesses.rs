@@ -82,7 +82,7 @@ impl Guesses {
     fn set_up(&mut self, items: &[Item]) {
         self.status_is_ignored = items.contains(&Item::StatusIgnored);
         self.status_is_refused = items.iter().any(|item| match item {
-            Item::StatusRefused | Item::StatusForm(_) => true,
+            Item::StatusRefused => true,
             Item::Refuses { action, .. } => action == "STATUS",
             _ => false,
         });
@@ -98,11 +98,15 @@ impl Guesses {
         // The answer is explained, not the silence: why is it none, or a refusal?
         if why.contains("no answer to STATUS") && self.status_is_ignored {
             let fits = contains(&["know STATUS", "does not answer STATUS"]);
-            return found.check(fits, view.now, "21 STATUS is not known to the gateway, and that is no guess", || why.to_owned());
+            return found.check(fits, view.now, "21 STATUS is not known to the gateway, and that is no guess", || {
+                why.to_owned()
+            });
         }
         if why.contains("answers STATUS with") && self.status_is_refused {
             let fits = contains(&["know STATUS"]);
-            return found.check(fits, view.now, "21 STATUS is not known to the gateway, and that is no guess", || why.to_owned());
+            return found.check(fits, view.now, "21 STATUS is not known to the gateway, and that is no guess", || {
+                why.to_owned()
+            });
         }
         // Of these, the answer to STATUS says nothing, or more than the truth of this moment.
         let is_vague = contains(&["bus off", "warning level", "data overrun"]);
@@ -120,11 +124,17 @@ impl Guesses {
 
     fn check_rate(view: &View<'_>, line: &str, why: &str, found: &mut Findings) {
         let is_sick = view.bus_off.is_some() || view.warning.is_some();
-        let is_about_network = ["no answer", "unreachable", "no route", "cannot", "refuse", "listens on", "answers STATUS"]
-            .iter()
-            .any(|text| why.contains(text));
+        let is_about_network =
+            ["no answer", "unreachable", "no route", "cannot", "refuse", "listens on", "answers STATUS"]
+                .iter()
+                .any(|text| why.contains(text));
         if is_sick && view.frames_read == 0 && !is_about_network {
-            found.check(line.contains("--bitrate"), view.now, "19 bus off or warning without frames, and no --bitrate", || line.to_owned());
+            found.check(
+                line.contains("--bitrate"),
+                view.now,
+                "19 bus off or warning without frames, and no --bitrate",
+                || line.to_owned(),
+            );
         }
     }
 
@@ -138,11 +148,33 @@ impl Guesses {
             })
         };
         let standard = options.filters.is_empty() || passes_all("STD");
-        found.check(!(line.contains("--filter EXT:0:0") && passes_all("EXT")), now, "22 a filter is advised that is given", || line.to_owned());
-        found.check(!(line.contains("--filter STD:0:0") && standard), now, "22 a filter is advised that is given", || line.to_owned());
-        found.check(!(line.contains("try --target") && options.vendor_port), now, "22 a port is advised that is given", || line.to_owned());
-        let blames_target = ["wrong --target", "check --target", "try --target", "is the gateway on"].iter().any(|text| line.contains(text));
-        found.check(!blames_target || view.datagrams_read == 0, now, "22 wrong target, though something came from there", || line.to_owned());
+        found.check(
+            !(line.contains("--filter EXT:0:0") && passes_all("EXT")),
+            now,
+            "22 a filter is advised that is given",
+            || line.to_owned(),
+        );
+        found.check(
+            !(line.contains("--filter STD:0:0") && standard),
+            now,
+            "22 a filter is advised that is given",
+            || line.to_owned(),
+        );
+        found.check(
+            !(line.contains("try --target") && options.vendor_port),
+            now,
+            "22 a port is advised that is given",
+            || line.to_owned(),
+        );
+        let blames_target = ["wrong --target", "check --target", "try --target", "is the gateway on"]
+            .iter()
+            .any(|text| line.contains(text));
+        found.check(
+            !blames_target || view.datagrams_read == 0,
+            now,
+            "22 wrong target, though something came from there",
+            || line.to_owned(),
+        );
     }
 }
 
@@ -152,7 +184,9 @@ impl Area for Guesses {
             self.set_up(view.items);
         }
         match fact {
-            Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now) && !view.is_ending() => self.causes.clear(),
+            Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now) && !view.is_ending() => {
+                self.causes.clear()
+            }
             Fact::Sent(index) if !view.log.transmissions[*index].left => self.causes.push(Cause::Local),
             Fact::Said(..) | Fact::Truth(_) => {
                 let cause = cause(view);
@@ -167,11 +201,20 @@ impl Area for Guesses {
     fn on_line(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let now = view.now;
         let sentence = recognise(line);
-        if matches!(sentence, Sentence::Debug | Sentence::CanStop | Sentence::GatewayReports(_) | Sentence::RefusedCommand(_) | Sentence::Malformed) {
+        if matches!(
+            sentence,
+            Sentence::Debug
+                | Sentence::CanStop
+                | Sentence::GatewayReports(_)
+                | Sentence::RefusedCommand(_)
+                | Sentence::Malformed
+        ) {
             return;
         }
         let no_frames = view.known().any(|known| known.frames == 0);
-        found.check(!line.contains("--bitrate") || no_frames, now, "19 --bitrate, though frames have come", || line.to_owned());
+        found.check(!line.contains("--bitrate") || no_frames, now, "19 --bitrate, though frames have come", || {
+            line.to_owned()
+        });
         Self::check_typed(view, line, found);
         match &sentence {
             Sentence::NoData { why, .. } | Sentence::Idle { why, .. } => {

@@ -44,13 +44,20 @@ impl Queries {
                 format!("the last at {:?}", self.last_query.map(seconds))
             });
             self.last_query = Some(now);
-            let is_query = |index: usize| view.groups.iter().any(|group| !group.is_check && group.transmissions.contains(&index));
-            let in_time = |read: Time| view.frame.is_none_or(|frame| frame.read < view.group_before().map_or(0, |group| group.first) || frame.read > read);
-            let answer = view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
+            let is_query =
+                |index: usize| view.groups.iter().any(|group| !group.is_check && group.transmissions.contains(&index));
+            let in_time = |read: Time| {
+                view.frame.is_none_or(|frame| {
+                    frame.read < view.group_before().map_or(0, |group| group.first) || frame.read > read
+                })
+            };
+            let answer =
+                view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
             let (answer, start) = (answer.map(|status| status.read), view.last_start_left);
             let is_known = answer.is_some_and(|read| read > since && Some(read) > start && read + SLACK < now);
             // START is still to be sent again.
-            let is_known = is_known && !(view.evidence().is_none() && view.status.as_ref().is_some_and(|status| status.stopped()));
+            let is_known =
+                is_known && !(view.evidence().is_none() && view.status.as_ref().is_some_and(|status| status.stopped()));
             let refused = view.own_refusal_of_status.is_some_and(|read| Some(read) > answer);
             let unanswered = view.no_answer_said.is_some_and(|said| Some(said) > answer);
             found.check(!is_known || refused || unanswered, now, "9 STATUS again, though the state is known", || {
@@ -71,7 +78,11 @@ impl Queries {
         check("data overrun", |known| known.overrun, "10 data overrun, but no flag says so");
         check("the controller is running", |known| known.says_stopped(false), "10 running, but STATUS does not say so");
         if !line.contains("sending START again") {
-            check("the controller is stopped", |known| known.says_stopped(true), "10 stopped, but STATUS does not say so");
+            check(
+                "the controller is stopped",
+                |known| known.says_stopped(true),
+                "10 stopped, but STATUS does not say so",
+            );
         } else {
             let says = |known: &Known| known.status.as_ref().is_some_and(|status| status.stopped());
             check("the controller is stopped", says, "10 stopped, but STATUS does not say so");
@@ -88,7 +99,8 @@ impl Queries {
             return found.add(now, "11 no answer to STATUS that was not sent", line);
         }
         let all = |holds: &dyn Fn(&Group) -> bool| queries.iter().any(holds);
-        let waited = |group: &Group| group.last_left.is_none_or(|sent| now + SLACK >= sent + view.options.answer_window());
+        let waited =
+            |group: &Group| group.last_left.is_none_or(|sent| now + SLACK >= sent + view.options.answer_window());
         found.check(all(&waited), now, "11 no answer to STATUS, too soon", || format!("{queries:?}"));
         let unanswered = |group: &Group| waited(group) && group.answered.is_none_or(|read| read >= now);
         found.check(all(&unanswered), now, "11 no answer to STATUS, but one was read", || format!("{queries:?}"));
@@ -117,7 +129,9 @@ impl Area for Queries {
             }
         }
         match fact {
-            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => self.on_status_sent(view, found),
+            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Status => {
+                self.on_status_sent(view, found)
+            }
             Fact::Read(packet) => {
                 let lines = protocol::lines(&view.log.packets[*packet].bytes);
                 if lines.contains(&Line::Frame(view.options.port)) {
@@ -137,7 +151,8 @@ impl Area for Queries {
 
     fn on_line(&mut self, view: &View<'_>, line: &str, found: &mut Findings) {
         let sentence = recognise(line);
-        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_)) {
+        if sentence == Sentence::Debug || matches!(sentence, Sentence::GatewayReports(_) | Sentence::RefusedCommand(_))
+        {
             return;
         }
         if matches!(sentence, Sentence::NoData { .. } | Sentence::Idle { .. } | Sentence::StartAgain) {

@@ -49,22 +49,35 @@ impl Verdicts {
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
         let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
         let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
-        let detail = || {
-            format!(
-                "{line}: evidence at {:?}, against it at {:?}",
-                evidence.map(seconds),
-                against.map(seconds)
-            )
-        };
+        let detail =
+            || format!("{line}: evidence at {:?}, against it at {:?}", evidence.map(seconds), against.map(seconds));
         match claim {
             Claim::Runs if view.start_left.is_none() => {
-                let says_so = view.status_before_start.as_ref().is_some_and(|status| !status.stopped() && now <= status.read + FRESH);
-                found.check(says_so, now, "27 still runs, without evidence that is newer than anything against it", detail);
+                let says_so = view
+                    .status_before_start
+                    .as_ref()
+                    .is_some_and(|status| !status.stopped() && now <= status.read + FRESH);
+                found.check(
+                    says_so,
+                    now,
+                    "27 still runs, without evidence that is newer than anything against it",
+                    detail,
+                );
             }
             Claim::Runs => {
-                found.check(is_newest, now, "27 still runs, without evidence that is newer than anything against it", detail);
+                found.check(
+                    is_newest,
+                    now,
+                    "27 still runs, without evidence that is newer than anything against it",
+                    detail,
+                );
                 let is_report = recognise(line) == Sentence::Bus;
-                found.check(age <= FRESH + SLACK || !is_report, now, "27 still runs, by evidence that is too old", detail);
+                found.check(
+                    age <= FRESH + SLACK || !is_report,
+                    now,
+                    "27 still runs, by evidence that is too old",
+                    detail,
+                );
             }
             Claim::LastFrame(said) => {
                 let Some(frame) = view.frame else {
@@ -94,7 +107,10 @@ impl Verdicts {
                 found.check(!newer, now, "29 reported stopped, but something newer came", detail);
             }
         }
-        if matches!(claim, Claim::MayRun | Claim::LastFrame(_)) && recognise(line) == Sentence::Bus && view.start_left.is_some() {
+        if matches!(claim, Claim::MayRun | Claim::LastFrame(_))
+            && recognise(line) == Sentence::Bus
+            && view.start_left.is_some()
+        {
             let sure = is_newest && age + SLACK < FRESH && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
@@ -119,7 +135,9 @@ impl Verdicts {
                 // The report is later than the failure if the process stood still.
                 let is_late = view.stalled(view.now.saturating_sub(30 * SECOND), view.now) > SECOND;
                 let differ = is(first) != is(second) && line != other && !is_late;
-                found.check(!differ, view.now, "31 the last lines contradict each other", || format!("{line} / {other}"));
+                found.check(!differ, view.now, "31 the last lines contradict each other", || {
+                    format!("{line} / {other}")
+                });
             }
         }
     }
@@ -158,7 +176,8 @@ impl Area for Verdicts {
         match sentence {
             Sentence::Restarting { is_certain } => {
                 let init = view.group(Verb::Init);
-                let says_10 = init.is_some_and(|init| init.refusals.iter().any(|text| protocol::error_number(text) == Some(10)));
+                let says_10 =
+                    init.is_some_and(|init| init.refusals.iter().any(|text| protocol::error_number(text) == Some(10)));
                 let runs = view.status_before_start.as_ref().is_some_and(|status| !status.stopped());
                 found.check(!is_certain || says_10 || runs, now, "32 already running, but nothing says so", || {
                     format!("{:?}", init.map(|init| &init.refusals))
@@ -169,8 +188,15 @@ impl Area for Verdicts {
                 });
             }
             _ if line.contains("was running and is stopped now") => {
-                found.check(view.runs.is_none() || self.last_stop_by_us.is_some() && view.runs == Some(By::Other), now, "32 is stopped now, but it runs", || line.to_owned());
-                found.check(self.last_stop_by_us.is_some(), now, "32 is stopped now, but no STOP arrived", || line.to_owned());
+                found.check(
+                    view.runs.is_none() || self.last_stop_by_us.is_some() && view.runs == Some(By::Other),
+                    now,
+                    "32 is stopped now, but it runs",
+                    || line.to_owned(),
+                );
+                found.check(self.last_stop_by_us.is_some(), now, "32 is stopped now, but no STOP arrived", || {
+                    line.to_owned()
+                });
             }
             _ => {}
         }

@@ -47,7 +47,11 @@ impl Options {
             timeout: time("--timeout", 1.0),
             attempts: plan.option("--attempts").and_then(|value| value.parse().ok()).unwrap_or(3),
             port: plan.option("--channel").and_then(|value| value.parse().ok()).unwrap_or(1),
-            filters: plan.options().filter(|(name, _)| *name == "--filter").map(|(_, value)| value.to_uppercase()).collect(),
+            filters: plan
+                .options()
+                .filter(|(name, _)| *name == "--filter")
+                .map(|(_, value)| value.to_uppercase())
+                .collect(),
             vendor_port: plan.option("--target").is_some_and(|target| target.ends_with(":19228")),
         }
     }
@@ -115,7 +119,8 @@ impl Known {
     /// Whether the last answer to STATUS says so, and nothing is newer.
     pub fn says_stopped(&self, stopped: bool) -> bool {
         let status = self.status.as_ref().filter(|status| status.stopped() == stopped);
-        status.is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
+        status
+            .is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
     }
 }
 
@@ -285,7 +290,12 @@ impl<'a> View<'a> {
 
     /// The session is over, or asked to end, or has printed all that was requested.
     pub fn is_ending(&self) -> bool {
-        self.end_asked().is_some() || self.closed.is_some() || self.is_complete || self.failure_said || self.stop_tried.is_some() || self.idle_over
+        self.end_asked().is_some()
+            || self.closed.is_some()
+            || self.is_complete
+            || self.failure_said
+            || self.stop_tried.is_some()
+            || self.idle_over
     }
 
     pub fn streams(&self) -> bool {
@@ -326,7 +336,8 @@ impl<'a> View<'a> {
 
     /// Whether this line was read as an answer to a transmission of the group.
     pub fn update(&mut self, now: Time, fact: &Fact) {
-        let ends = matches!(fact, Fact::Closed) || matches!(fact, Fact::Sent(index) if self.log.transmissions[*index].verb == Verb::Stop);
+        let ends = matches!(fact, Fact::Closed)
+            || matches!(fact, Fact::Sent(index) if self.log.transmissions[*index].verb == Verb::Stop);
         if ends && self.silent_at_end.is_none() {
             self.silent_at_end = self.silent_since();
         }
@@ -371,7 +382,8 @@ impl<'a> View<'a> {
         let left = u64::from(transmission.left);
         let attempts = self.options.attempts;
         let continues = self.groups.last().is_some_and(|group| {
-            let is_answered = group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
+            let is_answered =
+                group.answered.is_some() && (group.was_ok || group.verb == Verb::Status || !group.refusals.is_empty());
             let may_repeat = if group.verb == Verb::Start { group.left == 0 } else { true };
             // A STOP that overtook is followed by another one at once, or when the line has settled.
             let apart = self.now - group.last;
@@ -382,7 +394,9 @@ impl<'a> View<'a> {
                 && !is_answered
                 && may_repeat
                 && (group.transmissions.len() as u64) < attempts
-                && (self.frame.is_none_or(|frame| frame.read < group.first) || group.verb != Verb::Status || group.is_check)
+                && (self.frame.is_none_or(|frame| frame.read < group.first)
+                    || group.verb != Verb::Status
+                    || group.is_check)
         });
         if continues {
             let group = self.groups.last_mut().expect("it continues");
@@ -392,7 +406,10 @@ impl<'a> View<'a> {
             group.transmissions.push(index);
         } else {
             let is_check = transmission.verb == Verb::Status
-                && self.groups.last().is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
+                && self
+                    .groups
+                    .last()
+                    .is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
             self.groups.push(Group {
                 verb: transmission.verb,
                 line: transmission.line.clone(),
@@ -467,7 +484,11 @@ impl<'a> View<'a> {
             Origin::Answer(transmission) => Some(transmission),
             _ => None,
         };
-        let group = self.groups.iter_mut().rev().find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
+        let group = self
+            .groups
+            .iter_mut()
+            .rev()
+            .find(|group| answers.is_some_and(|answer| group.transmissions.contains(&answer)));
         match line {
             Line::Ok => {
                 if let Some(group) = group {
@@ -493,7 +514,8 @@ impl<'a> View<'a> {
                 if let Some(group) = group {
                     group.answered.get_or_insert(now);
                 }
-                let same = self.status.as_ref().filter(|last| last.flags == *flags && Some(last.since) > self.last_start_left);
+                let same =
+                    self.status.as_ref().filter(|last| last.flags == *flags && Some(last.since) > self.last_start_left);
                 let since = same.map_or(now, |last| last.since);
                 let status = StatusRead { read: now, read_by: now, since, flags: *flags, transmission: answers };
                 if self.start_left.is_none() {
@@ -552,8 +574,10 @@ impl<'a> View<'a> {
 
     /// A time, or when the process began to stand still shortly before it.
     pub fn before_stall(&self, time: Time) -> Time {
-        let stall = self.stalls.iter().rev().find(|(begin, end)| *begin <= time && end + MILLISECOND >= time);
-        stall.map_or(time, |(begin, _)| *begin)
+        let shortly_before = |time: Time, (begin, end): &(Time, Time)| {
+            if *begin <= time && end + MILLISECOND >= time { *begin } else { time }
+        };
+        self.stalls.iter().rev().fold(time, shortly_before)
     }
 
     /// What is known, now and when the session ended.
@@ -600,7 +624,10 @@ impl<'a> View<'a> {
                 }
                 _ => {}
             }
-            if matches!(sentences::recognise(line), Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }) {
+            if matches!(
+                sentences::recognise(line),
+                Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }
+            ) {
                 self.failure_said = true;
             }
         }
