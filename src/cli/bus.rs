@@ -31,8 +31,9 @@ pub(crate) struct Bus {
     stopped: Option<Instant>,
     /// The latest `STATUS` that ended: when it was first sent, when it ended, how.
     query: Option<Query>,
-    /// The controller's error state, by `STATUS` or by its events.
+    /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
     health: Health,
+    last_event: Option<Instant>,
     end: End,
 }
 
@@ -104,7 +105,8 @@ impl Bus {
     }
 
     /// The controller reports a change of its state.
-    pub fn on_event(&mut self, change: StateChange) {
+    pub fn on_event(&mut self, at: Instant, change: StateChange) {
+        self.last_event = Some(at);
         self.health = match change {
             StateChange::BusOff => Health::BusOff,
             StateChange::ErrorWarningSet => self.health.max(Health::Warning),
@@ -117,7 +119,7 @@ impl Bus {
     pub fn on_query(&mut self, asked_at: Instant, ended_at: Instant, outcome: Outcome) -> Remedy {
         self.query = Some(Query { asked_at, ended_at, outcome });
         match self.status() {
-            Some(status) => self.on_status(ended_at, status),
+            Some(status) => self.on_status(asked_at, ended_at, status),
             None => {
                 self.may_not_run = Some(ended_at);
                 Remedy::Explain
@@ -125,12 +127,14 @@ impl Bus {
         }
     }
 
-    fn on_status(&mut self, at: Instant, status: Status) -> Remedy {
-        self.health = match status {
+    fn on_status(&mut self, asked_at: Instant, at: Instant, status: Status) -> Remedy {
+        let health = match status {
             Status { bus_off: true, .. } => Health::BusOff,
             Status { error_warning: true, .. } => Health::Warning,
             _ => Health::Good,
         };
+        // An event that was read since may be the newer one.
+        self.health = if self.last_event > Some(asked_at) { health.max(self.health) } else { health };
         if !status.stopped {
             self.runs = Some(at);
             return Remedy::Explain;
@@ -178,10 +182,11 @@ impl Bus {
         self.health
     }
 
-    /// How the latest `STATUS` since the last frame ended, if one did.
+    /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
     pub fn outcome(&self) -> Option<&Outcome> {
         let query = self.query.as_ref()?;
-        (Some(query.ended_at) >= self.last_frame).then_some(&query.outcome)
+        let is_current = Some(query.ended_at) >= self.last_frame && Some(query.asked_at) > self.last_start;
+        is_current.then_some(&query.outcome)
     }
 
     /// The controller's state in that answer.
@@ -197,19 +202,16 @@ impl Bus {
         self.health != Health::Good || self.status().is_some_and(|status| status.overrun)
     }
 
-    /// Whether to ask again though a `STATUS` has ended since the last frame: the answer is none, a refusal, older than the
-    /// last `START`, or `START` is still to be sent again.
+    /// Whether to ask again in one silence: the answer is none, a refusal, older than the last `START`, or `START` is still to
+    /// be sent again.
     pub fn must_ask_again(&self) -> bool {
-        let is_old = self.query.as_ref().is_some_and(|query| self.last_start > Some(query.asked_at));
         let is_unrepaired = |status: Status| status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS;
-        self.status().is_none_or(is_unrepaired) || is_old
+        self.status().is_none_or(is_unrepaired)
     }
 
     /// Whether an answer to a `STATUS` that was given up says something new: no `START` and no frame has come since.
     pub fn takes_late_status(&self) -> bool {
-        let is_unanswered = |query: &&Query| matches!(query.outcome, Outcome::NoReply(_));
-        let asked_at = self.query.as_ref().filter(is_unanswered).map(|query| query.asked_at);
-        self.outcome().is_some() && asked_at.is_some() && self.last_start < asked_at
+        matches!(self.outcome(), Some(Outcome::NoReply(_)))
     }
 
     /// Whether a `can-stop` may be needed at the end of the session.

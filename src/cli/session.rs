@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
             self.on_frame(now);
         }
         if let Some(change) = content.event {
-            self.known.on_event(change);
+            self.known.on_event(now, change);
         }
         let answers_start = answered.is_some_and(|command| command.verb == Verb::Start);
         if content.has_ok && answers_start && self.stage == Stage::Streaming {
@@ -331,8 +331,8 @@ impl<'a> Session<'a> {
         if is_refused {
             self.known.on_start_refused(now);
         }
-        if self.known.has_frames() && !is_refused {
-            self.console.debug(now, format_args!("{failure}; but frames have come"));
+        if !is_refused && (self.known.has_frames() || self.console.printer.is_complete()) {
+            self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
                 self.console.messages.warn(format_args!("{message}; still listening"));
@@ -397,7 +397,11 @@ impl<'a> Session<'a> {
             self.asked_at = Some(now);
             let _ = self.bus.request_status();
         }
-        if self.silence.must_look(now, last_data) && self.silence.on_look(now, self.bus.address_is_lost()) {
+        if self.silence.must_look(now, last_data) {
+            let (is_lost, now) = (self.bus.address_is_lost(), self.bus.read_clock());
+            if !self.silence.on_look(now, is_lost) {
+                return;
+            }
             self.known.on_doubt(now);
             self.failures.push(anyhow!(advice::address_lost(self.bus.local_addr().ok(), self.bus.gateway())));
             self.begin_shutdown();
@@ -428,9 +432,8 @@ impl<'a> Session<'a> {
 
     /// Waits until everything is written, and prints what was counted and what is known of the bus.
     fn finish(mut self) -> Exit {
-        if let Some(failure) = self.bus.unchecked_start().filter(|_| !self.known.has_frames()) {
-            self.known.on_doubt(self.bus.now());
-            self.failures.push(anyhow!(advice::failure(&failure, self.known.has_answered)));
+        if let Some(failure) = self.bus.unchecked_start() {
+            self.on_failure(failure);
         }
         // Datagrams dropped from here on are not counted.
         let drops = self.bus.drops();

@@ -95,16 +95,13 @@ impl Silence {
     }
 
     /// Whether it is time to look at the local address.
-    pub fn must_look(&mut self, now: Instant, last_data: Instant) -> bool {
-        let is_due = self.look_at(last_data) <= now;
-        if is_due {
-            self.current.last_look = Some(now);
-        }
-        is_due
+    pub fn must_look(&self, now: Instant, last_data: Instant) -> bool {
+        self.look_at(last_data) <= now
     }
 
-    /// Takes what a look has found. Returns whether the address is gone for good.
+    /// Takes what a look has found at `now`. Returns whether the address is gone for good.
     pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
+        self.current.last_look = Some(now);
         let since = *self.current.lost_since.get_or_insert(now);
         self.current.lost_since = is_lost.then_some(since);
         is_lost && now >= since + LOOK_INTERVAL

@@ -431,9 +431,13 @@ impl Connection {
             return Event::Datagram(&self.buffer[..length]);
         }
         loop {
-            // First, so that nothing is sent once a session is over.
+            // Both first, so that nothing is sent once a session is over.
             if deadline.is_some_and(|deadline| deadline <= self.read_up_to) {
                 return Event::Timeout;
+            }
+            if wakers != Wakers::Ignore && !self.woken_is_reported && self.transport.is_woken() {
+                self.woken_is_reported = wakers == Wakers::Report;
+                return Event::Woken;
             }
             let mut until = deadline;
             if self.catching_up.is_none() && !self.is_mute {
@@ -448,10 +452,6 @@ impl Connection {
                     Ok(Action::Completed { command, outcome }) => return Event::Completed { command, outcome },
                     Err(failure) => return Event::Failed(self.complete(failure)),
                 }
-            }
-            if wakers != Wakers::Ignore && !self.woken_is_reported && self.transport.is_woken() {
-                self.woken_is_reported = wakers == Wakers::Report;
-                return Event::Woken;
             }
             if self.stage == Stage::Streaming && self.sequencer.is_idle() {
                 self.share_port(true);

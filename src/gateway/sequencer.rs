@@ -288,7 +288,9 @@ impl Sequencer {
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
     pub fn unchecked_start(&self) -> Option<Failure> {
         match (&self.step, self.line.answer()) {
-            (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
+            (Step::CheckStart(text), Some(Answer::Status(status))) => {
+                status.stopped.then(|| self.failure(Verb::Start, Cause::Refused(text.clone())))
+            }
             (Step::CheckStart(text), _) | (Step::Start, Some(Answer::Refused(text))) => {
                 Some(self.failure(Verb::Start, Cause::InDoubt(text.clone())))
             }

@@ -262,7 +262,10 @@ impl Transaction {
                 true
             }
             (State::Awaiting { instead, .. }, Err(line)) => {
-                *instead = line.or(instead.take());
+                // A reply of unknown form tells more than what comes of itself.
+                let is_reply = |text: &String| text.starts_with(['R', 'r']);
+                let is_better = |line: &String| is_reply(line) || !instead.as_ref().is_some_and(is_reply);
+                *instead = line.filter(is_better).or(instead.take());
                 false
             }
             (State::Settling { answer: Answer::Refused(_), .. }, Ok(Answer::Refused(_))) => true,
@@ -270,8 +273,9 @@ impl Transaction {
                 (*refusal, *until, *replies_until) = (better, settled, settled.max(*replies_until));
                 true
             }
-            (State::Settling { answer, .. }, Ok(repeated)) => *answer == repeated,
-            _ => false,
+            // Of a doubled request, or of a doubled reply.
+            (State::Settling { .. }, Ok(_)) => true,
+            (State::Settling { .. }, Err(_)) => false,
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn no_data(
         (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
                                                  VPN down, or does it not know STATUS?"
             .to_owned(),
-        (None, None) => guesses(options, known),
+        (None, None) => format!("{}, or the gateway or the network is down", guesses(options, known)),
     });
     parts.join("; ")
 }
@@ -44,15 +44,14 @@ pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
 }
 
 fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
-    format!("the gateway answers STATUS with {text}, which does not say why; perhaps {}", guesses(options, known))
+    format!("the gateway answers STATUS with {text}, so it may not know it; perhaps {}", guesses(options, known))
 }
 
 /// What may be the case, as far as nothing that came speaks against it.
 fn guesses(options: &ListenOptions, known: &Bus) -> String {
     let mut guesses = vec!["the bus is silent".to_owned()];
     if known.has_frames() {
-        guesses.push("the gateway has lost power or its settings".to_owned());
-        guesses.push("another program stopped the bus".to_owned());
+        guesses.push("the gateway has restarted, or another program stopped the bus".to_owned());
     } else {
         guesses.push(format!("--bitrate {} is wrong", options.bitrate));
         guesses.extend(filter_hint(&options.filters));

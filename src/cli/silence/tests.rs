@@ -19,7 +19,7 @@ fn run(mut silence: Silence, until: u32, frames: &[u32], must_ask_again: bool, t
     let mut last_data = start;
     for second in 0..=until {
         let now = start + second * SECOND;
-        let wakes = silence.wakes_at(last_data, true, must_ask_again) <= now;
+        let wakes = silence.wakes_at(last_data, Some(must_ask_again)) <= now;
         silence.observe(now, last_data);
         let (asks, looks) = (silence.must_ask(now, last_data, must_ask_again), silence.must_look(now, last_data));
         assert!(wakes || !asks && !looks, "{second}");
@@ -57,7 +57,7 @@ fn slow_bus_is_asked_about_every_two_minutes() {
 #[test]
 fn short_idle_timeout_moves_the_question_to_its_middle() {
     let now = Instant::now();
-    let wakes_after = |idle| Silence::new(5 * SECOND, Some(idle)).wakes_at(now, true, false) - now;
+    let wakes_after = |idle| Silence::new(5 * SECOND, Some(idle)).wakes_at(now, Some(false)) - now;
     assert_eq!(wakes_after(9 * SECOND), 9 * SECOND / 2);
     assert_eq!(wakes_after(10 * SECOND), 5 * SECOND);
 }
