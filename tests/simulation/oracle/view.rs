@@ -118,9 +118,9 @@ pub struct Known {
 impl Known {
     /// Whether the last answer to STATUS says so, and nothing is newer.
     pub fn says_stopped(&self, stopped: bool) -> bool {
-        let status = self.status.as_ref().filter(|status| status.stopped() == stopped);
-        status
-            .is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
+        let newest = |status: &&StatusRead| Some(status.read) > self.last_start && Some(status.read) > self.start_ok;
+        let fits = |status: &StatusRead| status.stopped() == stopped && (!stopped || newest(&status));
+        self.answers.iter().any(fits)
     }
 }
 
