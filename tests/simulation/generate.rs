@@ -89,7 +89,8 @@ impl Generator {
 
     fn retry(&mut self) {
         if self.rng.percent(35) {
-            let (text, time) = self.rng.pick(&[("0.05", 50), ("0.2", 200), ("0.2", 200), ("0.5", 500), ("2", 2000), ("4", 4000)]);
+            let (text, time) =
+                self.rng.pick(&[("0.05", 50), ("0.2", 200), ("0.2", 200), ("0.5", 500), ("2", 2000), ("4", 4000)]);
             self.option(format!("--timeout {text}"));
             self.timeout = time * MILLISECOND;
         }
@@ -176,7 +177,15 @@ impl Generator {
             self.option("--target 10.8.0.109:19228");
         }
         if self.rng.percent(25) {
-            let all = ["STD:100:7FF", "STD:0:0", "EXT:0:0", "EXT:18FEF100:1FFFFFFF", "STD:105:7FF", "STD:7FF:7FF", "EXT:1:1FFFFFFF"];
+            let all = [
+                "STD:100:7FF",
+                "STD:0:0",
+                "EXT:0:0",
+                "EXT:18FEF100:1FFFFFFF",
+                "STD:105:7FF",
+                "STD:7FF:7FF",
+                "EXT:1:1FFFFFFF",
+            ];
             let count = self.rng.pick(&[1, 1, 2, 2, 3, 6]);
             for _ in 0..count {
                 let filter = self.rng.pick(&all);
@@ -217,7 +226,17 @@ impl Generator {
             _ => {}
         }
         if self.rng.percent(12) {
-            let action = self.rng.pick(&["INIT", "INIT", "INIT", "FILTER CLEAR", "FILTER ADD", "START", "START", "STOP", "STATUS"]);
+            let action = self.rng.pick(&[
+                "INIT",
+                "INIT",
+                "INIT",
+                "FILTER CLEAR",
+                "FILTER ADD",
+                "START",
+                "START",
+                "STOP",
+                "STATUS",
+            ]);
             let number = self.rng.below(35);
             let text = self.rng.pick(&[
                 format!("R ERR {number} refused"),
@@ -241,7 +260,8 @@ impl Generator {
             self.items.push(Item::WrongRate);
             let at = self.rng.between(0, 8 * SECOND);
             if self.rng.percent(70) {
-                let (flags, event) = self.rng.pick(&[(*b"-E--", "ERRORWARNING SET"), (*b"BE--", "BUSOFF"), (*b"B---", "BUSOFF")]);
+                let (flags, event) =
+                    self.rng.pick(&[(*b"-E--", "ERRORWARNING SET"), (*b"BE--", "BUSOFF"), (*b"B---", "BUSOFF")]);
                 if self.rng.percent(80) {
                     self.items.push(Item::At(at, Happening::Flags(flags)));
                 }
@@ -281,10 +301,19 @@ impl Generator {
                 6..=8 => self.rng.between(5 * SECOND, 12 * SECOND),
                 _ => self.rng.between(12 * SECOND, 70 * SECOND),
             };
-            let from = if self.rng.percent(60) { self.rng.between(0, SECOND) } else { self.rng.between(0, self.horizon) };
+            let from =
+                if self.rng.percent(60) { self.rng.between(0, SECOND) } else { self.rng.between(0, self.horizon) };
             let longest = every * self.rng.between(1, 120);
             let to = if self.rng.percent(50) { self.horizon + SECOND } else { self.rng.between(from, self.horizon) };
-            let kind = self.rng.pick(&[Kind::Standard, Kind::Standard, Kind::Standard, Kind::Extended, Kind::Extended, Kind::Mixed, Kind::OtherPort]);
+            let kind = self.rng.pick(&[
+                Kind::Standard,
+                Kind::Standard,
+                Kind::Standard,
+                Kind::Extended,
+                Kind::Extended,
+                Kind::Mixed,
+                Kind::OtherPort,
+            ]);
             let pack = if self.rng.percent(85) { 1 } else { 3 };
             self.items.push(Item::Stream { from, to: to.min(from + longest), every, pack, kind });
         }
@@ -480,7 +509,8 @@ impl Generator {
                 self.items.push(Item::At(at, Happening::Stall(time)));
             }
             _ if self.wild => {
-                let text = self.rng.pick(&["R ok", "R ERR 10 invalid CAN state", "R CAN 1 ----I 100", "R CAN 1 ----- 100"]);
+                let text =
+                    self.rng.pick(&["R ok", "R ERR 10 invalid CAN state", "R CAN 1 ----I 100", "R CAN 1 ----- 100"]);
                 self.text(at, text);
             }
             _ => {}

@@ -124,23 +124,40 @@ pub enum Fact {
     /// A command was sent, or could not be.
     Sent(usize),
     /// A copy of it reached the gateway.
-    CarriedOut { transmission: usize, reply: String, runs: Option<By> },
+    CarriedOut {
+        transmission: usize,
+        reply: String,
+        runs: Option<By>,
+    },
     /// Somebody else, or the power supply, did something to the controller.
-    Happened { what: String, runs: Option<By> },
+    Happened {
+        what: String,
+        runs: Option<By>,
+    },
     /// A datagram came into the socket's queue, or found it full.
     Arrived(usize),
     Dropped(usize),
     Read(usize),
     /// Reads found the queue empty, from the fact's time until `until`.
-    Empty { until: Time },
+    Empty {
+        until: Time,
+    },
     ReadError(ErrorKind),
     /// The process stood still from the fact's time until `until`.
-    Stalled { until: Time },
+    Stalled {
+        until: Time,
+    },
     Signal,
     Shared(bool),
     /// A look at the local address.
-    Look { lost: bool },
-    Pushed { bytes: Vec<u8>, datagrams: u64, result: Pushed },
+    Look {
+        lost: bool,
+    },
+    Pushed {
+        bytes: Vec<u8>,
+        datagrams: u64,
+        result: Pushed,
+    },
     Closed,
     /// So many datagrams were written in all.
     Written(u64),
@@ -176,7 +193,9 @@ impl Log {
     /// For people: what matters, a fact a line.
     pub fn trace(&self) -> String {
         let mut text = String::new();
-        let shown = |bytes: &[u8]| bytes.iter().take(70).flat_map(|&byte| byte.escape_ascii()).map(char::from).collect::<String>();
+        let shown = |bytes: &[u8]| {
+            bytes.iter().take(70).flat_map(|&byte| byte.escape_ascii()).map(char::from).collect::<String>()
+        };
         for (at, fact) in &self.facts {
             let packet = |index: &usize| {
                 let packet = &self.packets[*index];

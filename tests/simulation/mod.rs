@@ -176,7 +176,11 @@ fn sessions_say_only_what_is_true() {
                     let plan = generate::plan(seed, wild);
                     let (log, mut violations) = check(&plan, wild);
                     if index % REPEATED == 0 && run(&plan) != log {
-                        violations.push(Violation { claim: "52 the same seed makes another session", at: 0, detail: String::new() });
+                        violations.push(Violation {
+                            claim: "52 the same seed makes another session",
+                            at: 0,
+                            detail: String::new(),
+                        });
                     }
                     mine.add(seed, &log, &violations);
                 }

@@ -86,20 +86,33 @@ pub enum Item {
     LineEnd(String),
     /// Lower case, and more spaces.
     OddText,
-    Initially { state: u8, stream_is_ours: bool },
+    Initially {
+        state: u8,
+        stream_is_ours: bool,
+    },
     Accepting,
     /// STATUS is refused, ignored, or answered in an unknown form.
     StatusRefused,
     StatusIgnored,
     StatusForm(String),
     /// The first so many commands of this kind are refused with this text.
-    Refuses { action: String, times: u32, text: String },
+    Refuses {
+        action: String,
+        times: u32,
+        text: String,
+    },
     /// Each answer is that late.
     Delay(Time),
     /// A frame follows each reply in the same datagram while the bus runs.
     Packs,
     WrongRate,
-    Stream { from: Time, to: Time, every: Time, pack: u32, kind: Kind },
+    Stream {
+        from: Time,
+        to: Time,
+        every: Time,
+        pack: u32,
+        kind: Kind,
+    },
     At(Time, Happening),
     Fault(usize, Fate),
     /// The process stands still at its n-th call.
@@ -111,7 +124,10 @@ pub enum Item {
     /// So many bytes can wait for stdout.
     Buffer(usize),
     /// Stdout is a regular file, on which a sync takes that long and then fails or not.
-    File { sync: Time, fails: bool },
+    File {
+        sync: Time,
+        fails: bool,
+    },
     /// Waits end early now and then.
     EarlyWakeups,
     /// The last signal.
@@ -241,7 +257,8 @@ impl FromStr for Fate {
             _ => {
                 let copy = |text: &str| {
                     let (carried_out, answers) = text.split_once(':').ok_or("no copy")?;
-                    let answers = answers.split(',').filter(|text| !text.is_empty()).map(time).collect::<Result<_, _>>()?;
+                    let answers =
+                        answers.split(',').filter(|text| !text.is_empty()).map(time).collect::<Result<_, _>>()?;
                     Ok::<Copy, String>(Copy { carried_out: time(carried_out)?, answers })
                 };
                 Fate::Copies(text.split(' ').map(copy).collect::<Result<_, _>>()?)
@@ -315,8 +332,12 @@ impl FromStr for Happening {
     }
 }
 
-const KINDS: [(Kind, &str); 4] =
-    [(Kind::Standard, "standard"), (Kind::Extended, "extended"), (Kind::Mixed, "mixed"), (Kind::OtherPort, "other-port")];
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Standard, "standard"),
+    (Kind::Extended, "extended"),
+    (Kind::Mixed, "mixed"),
+    (Kind::OtherPort, "other-port"),
+];
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -326,7 +347,12 @@ impl fmt::Display for Item {
             Item::LineEnd(text) => write!(f, "line-end {}", escaped(text.as_bytes())),
             Item::OddText => f.write_str("odd-text"),
             Item::Initially { state, stream_is_ours } => {
-                write!(f, "initially {} {}", ["uninitialised", "stopped", "running"][usize::from(*state)], on_off(*stream_is_ours))
+                write!(
+                    f,
+                    "initially {} {}",
+                    ["uninitialised", "stopped", "running"][usize::from(*state)],
+                    on_off(*stream_is_ours)
+                )
             }
             Item::Accepting => f.write_str("accepting"),
             Item::StatusRefused => f.write_str("status refused"),
@@ -346,7 +372,9 @@ impl fmt::Display for Item {
             Item::Queue(size) => write!(f, "queue {size}"),
             Item::NoDropCounter => f.write_str("no-drop-counter"),
             Item::Buffer(size) => write!(f, "buffer {size}"),
-            Item::File { sync, fails } => write!(f, "file {} {}", seconds(*sync), if *fails { "fails" } else { "works" }),
+            Item::File { sync, fails } => {
+                write!(f, "file {} {}", seconds(*sync), if *fails { "fails" } else { "works" })
+            }
             Item::EarlyWakeups => f.write_str("early-wakeups"),
             Item::End(at) => write!(f, "end {}", seconds(*at)),
         }

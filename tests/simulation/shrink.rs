@@ -54,7 +54,11 @@ pub fn shrink(plan: &Plan, attempts: u32, fails: impl Fn(&Plan) -> bool) -> Plan
 
 /// To fewer digits.
 fn rounded(time: Time) -> Vec<Time> {
-    [1_000_000, 100_000, 10_000, 1_000].into_iter().map(|unit| time / unit * unit).filter(|&simpler| simpler != time).collect()
+    [1_000_000, 100_000, 10_000, 1_000]
+        .into_iter()
+        .map(|unit| time / unit * unit)
+        .filter(|&simpler| simpler != time)
+        .collect()
 }
 
 fn simpler(item: &Item) -> Vec<Item> {
@@ -74,7 +78,9 @@ fn simpler(item: &Item) -> Vec<Item> {
             items.push(with(*from, *to, (every * 2).min(100_000_000), *pack));
             items.extend(rounded(*from).into_iter().map(|from| with(from, *to, *every, *pack)));
             items.extend(rounded(*to).into_iter().map(|to| with(*from, to, *every, *pack)));
-            items.extend(rounded(*every).into_iter().filter(|&every| every > 0).map(|every| with(*from, *to, every, *pack)));
+            items.extend(
+                rounded(*every).into_iter().filter(|&every| every > 0).map(|every| with(*from, *to, every, *pack)),
+            );
             items
         }
         Item::Fault(index, Fate::Copies(copies)) => {
@@ -96,7 +102,11 @@ fn simpler(item: &Item) -> Vec<Item> {
                         .collect(),
                 );
             }
-            simpler.into_iter().filter(|fewer| fewer != copies).map(|copies| Item::Fault(*index, Fate::Copies(copies))).collect()
+            simpler
+                .into_iter()
+                .filter(|fewer| fewer != copies)
+                .map(|copies| Item::Fault(*index, Fate::Copies(copies)))
+                .collect()
         }
         _ => Vec::new(),
     }

@@ -134,8 +134,8 @@ impl Ends {
                 });
                 let asked = !view.signals.is_empty() || view.is_complete || reader_gone;
                 found.check(asked, now, "39 exit 0, but nothing asked for the end", String::new);
-                let stopped =
-                    view.group(Verb::Stop).is_some_and(|stop| stop.answered.is_some()) || !options.stop_on_exit;
+                let mut stops = view.groups.iter().filter(|group| group.verb == Verb::Stop);
+                let stopped = stops.any(|stop| stop.answered.is_some()) || !options.stop_on_exit;
                 found.check(stopped, now, "39 exit 0 with --stop-on-exit, but not halted", String::new);
                 found.check(
                     !options.stop_on_exit || self.halted || options.quiet || view.not_shown,
@@ -223,7 +223,8 @@ impl Area for Ends {
             Sentence::Report { .. } => self.reports += 1,
             Sentence::Unreachable => {
                 found.check(!view.read_errors.is_empty(), now, "46 unreachable without an error", || line.to_owned());
-                let often = self.unreachable.last().is_some_and(|&last| now + SLACK < last + MINUTE);
+                let stalled = view.stalled(now.saturating_sub(2 * MINUTE), now);
+                let often = self.unreachable.last().is_some_and(|&last| now + SLACK + stalled < last + MINUTE);
                 found.check(!often, now, "46 unreachable more than once a minute", String::new);
                 self.unreachable.push(now);
             }

@@ -255,8 +255,11 @@ impl Area for Figures {
             }
             Fact::Closed => {
                 self.check_printed(view, found);
-                let asked = view.end_asked();
-                let is_early = |&&(arrived, _): &&(Time, usize)| asked.is_some_and(|asked| arrived < asked);
+                // The idle timeout may have ended it before the signal.
+                let idle = view.idle_at();
+                let asked = view.end_asked().map(|asked| idle.map_or(asked, |idle| asked.min(idle)));
+                let began = view.before_stall(view.now);
+                let is_early = |&&(arrived, _): &&(Time, usize)| asked.is_some_and(|asked| arrived < asked.min(began));
                 let left = view.queued.iter().filter(is_early).count();
                 if view.start_left.is_some() && !view.is_complete {
                     found.check(

@@ -102,7 +102,7 @@ impl Guesses {
                 why.to_owned()
             });
         }
-        if why.contains("answers STATUS with") && self.status_is_refused {
+        if why.to_uppercase().replace("  ", " ").contains("STATUS WITH R ERR") && self.status_is_refused {
             let fits = contains(&["know STATUS"]);
             return found.check(fits, view.now, "21 STATUS is not known to the gateway, and that is no guess", || {
                 why.to_owned()

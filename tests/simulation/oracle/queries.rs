@@ -84,7 +84,7 @@ impl Queries {
                 "10 stopped, but STATUS does not say so",
             );
         } else {
-            let says = |known: &Known| known.status.as_ref().is_some_and(|status| status.stopped());
+            let says = |known: &Known| known.answers.iter().any(|status| status.stopped());
             check("the controller is stopped", says, "10 stopped, but STATUS does not say so");
         }
     }

@@ -2,7 +2,7 @@
 
 use super::view::{FrameRead, View};
 use super::{Area, Findings};
-use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, seconds};
+use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, Verb, seconds};
 use crate::simulation::protocol::Line;
 use crate::simulation::sentences::{Sentence, recognise};
 
@@ -43,7 +43,9 @@ impl Silences {
             // The message that the frame itself causes comes after it, and counts for the next.
             self.chatty = if self.messages_in_gap && gap < CHATTY_GAP { self.chatty + 1 } else { 0 };
             let chatty = self.chatty;
-            found.check(chatty < MAX_CHATTY, view.now, "6 a message comes with every frame", || format!("{chatty} in a row"));
+            found.check(chatty < MAX_CHATTY, view.now, "6 a message comes with every frame", || {
+                format!("{chatty} in a row")
+            });
         }
         self.messages_in_gap = false;
         self.told = None;
@@ -68,7 +70,11 @@ impl Silences {
     fn check_seconds(view: &View<'_>, said: f64, since: (Time, Time), until: (Time, Time)) -> Result<(), String> {
         let low = seconds(until.0.saturating_sub(since.1)) - ROUNDING;
         let high = seconds(until.1.saturating_sub(since.0)) + ROUNDING;
-        if (low..=high).contains(&said) { Ok(()) } else { Err(format!("at {}: {said} s, but {low} to {high}", seconds(view.now))) }
+        if (low..=high).contains(&said) {
+            Ok(())
+        } else {
+            Err(format!("at {}: {said} s, but {low} to {high}", seconds(view.now)))
+        }
     }
 
     fn on_resumed(&mut self, view: &View<'_>, said: f64, found: &mut Findings) {
@@ -131,10 +137,16 @@ impl Area for Silences {
             self.reported = false;
         }
         match fact {
-            Fact::Read(_) if view.frame.is_some_and(|frame| frame.read == view.now && view.last_lines.contains(&Line::Frame(view.options.port))) => {
+            Fact::Read(_)
+                if view.frame.is_some_and(|frame| {
+                    frame.read == view.now && view.last_lines.contains(&Line::Frame(view.options.port))
+                }) =>
+            {
                 self.on_frame(view, found);
             }
             Fact::Empty { until } => self.last_empty = Some(*until),
+            // The message about it may be hidden.
+            Fact::Sent(index) if view.log.transmissions[*index].verb == Verb::Start => self.told = None,
             _ => {}
         }
     }

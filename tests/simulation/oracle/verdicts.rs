@@ -98,7 +98,7 @@ impl Verdicts {
                 let Some(status) = view.status.as_ref().filter(|status| status.stopped()) else {
                     return found.add(now, "29 reported stopped, but it was not", line);
                 };
-                let low = seconds(now.saturating_sub(status.read_by).saturating_sub(unknowable)) - 0.6;
+                let low = seconds((now - status.read_by).saturating_sub(view.stalled(status.read, now))) - 0.6;
                 let high = seconds(now - status.since) + 0.6;
                 found.check((low..=high).contains(&said), now, "29 the age of the report is wrong", || {
                     format!("{said}, but {low} to {high}")

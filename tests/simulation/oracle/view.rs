@@ -104,7 +104,7 @@ impl StatusRead {
 #[derive(Clone, Debug)]
 pub struct Known {
     pub silent_since: Time,
-    pub status: Option<StatusRead>,
+    pub answers: Vec<StatusRead>,
     pub bus_off: bool,
     pub warning: bool,
     pub overrun: bool,
@@ -118,9 +118,9 @@ pub struct Known {
 impl Known {
     /// Whether the last answer to STATUS says so, and nothing is newer.
     pub fn says_stopped(&self, stopped: bool) -> bool {
-        let status = self.status.as_ref().filter(|status| status.stopped() == stopped);
-        status
-            .is_some_and(|status| !stopped || Some(status.read) > self.last_start && Some(status.read) > self.start_ok)
+        let newest = |status: &&StatusRead| Some(status.read) > self.last_start && Some(status.read) > self.start_ok;
+        let fits = |status: &StatusRead| status.stopped() == stopped && (!stopped || newest(&status));
+        self.answers.iter().any(fits)
     }
 }
 
@@ -138,6 +138,8 @@ pub struct Group {
     /// When an answer was read that belongs to it.
     pub answered: Option<Time>,
     pub was_ok: bool,
+    /// A state was read.
+    pub has_status: bool,
     /// The lines read since its first transmission that could answer it.
     pub refusals: Vec<String>,
     /// Another `R` line that answers it in an unknown form.
@@ -175,6 +177,8 @@ pub struct View<'a> {
     /// The latest answer to STATUS about this port since START left.
     pub status: Option<StatusRead>,
     pub status_before_start: Option<StatusRead>,
+    /// All answers to the STATUS that was answered last: copies can differ.
+    pub answers: Vec<StatusRead>,
     /// When evidence was read that the bus runs.
     pub start_ok: Option<Time>,
     pub running_status: Option<Time>,
@@ -239,6 +243,7 @@ impl<'a> View<'a> {
             datagrams_read: 0,
             status: None,
             status_before_start: None,
+            answers: Vec::new(),
             start_ok: None,
             running_status: None,
             bus_off: None,
@@ -420,6 +425,7 @@ impl<'a> View<'a> {
                 left,
                 answered: None,
                 was_ok: false,
+                has_status: false,
                 refusals: Vec::new(),
                 unknown: Vec::new(),
                 is_check,
@@ -504,7 +510,9 @@ impl<'a> View<'a> {
                     group.answered.get_or_insert(now);
                     group.refusals.push(text.clone());
                     // A frame since the question is newer.
-                    let is_newest = self.frame.is_none_or(|frame| frame.read < group.first);
+                    let is_newest = group.refusals.len() == 1
+                        && !group.has_status
+                        && self.frame.is_none_or(|frame| frame.read < group.first);
                     if group.verb == Verb::Status && self.start_left.is_some() && is_newest {
                         self.own_refusal_of_status = Some(now);
                     }
@@ -512,7 +520,13 @@ impl<'a> View<'a> {
             }
             Line::Status(of, flags) if *of == port => {
                 if let Some(group) = group {
+                    group.has_status = true;
                     group.answered.get_or_insert(now);
+                }
+                // Overtaken by the answer to a later transmission: older news.
+                let latest = if self.start_left.is_none() { &self.status_before_start } else { &self.status };
+                if latest.as_ref().is_some_and(|latest| latest.transmission > answers) {
+                    return;
                 }
                 let same =
                     self.status.as_ref().filter(|last| last.flags == *flags && Some(last.since) > self.last_start_left);
@@ -522,6 +536,18 @@ impl<'a> View<'a> {
                     self.status_before_start = Some(status);
                     return;
                 }
+                let is_same = |index: Option<usize>| {
+                    index.is_some_and(|index| {
+                        self.groups.iter().any(|group| {
+                            group.transmissions.contains(&index)
+                                && answers.is_some_and(|answer| group.transmissions.contains(&answer))
+                        })
+                    })
+                };
+                if !self.status.as_ref().is_some_and(|last| is_same(last.transmission)) {
+                    self.answers.clear();
+                }
+                self.answers.push(status.clone());
                 if !status.stopped() {
                     self.running_status = Some(now);
                 }
@@ -586,17 +612,17 @@ impl<'a> View<'a> {
     }
 
     /// When `--idle-timeout` ends the session, at the earliest.
-    fn idle_at(&self) -> Option<Time> {
+    pub fn idle_at(&self) -> Option<Time> {
         Some(self.silent_since()?.0 + self.options.idle?)
     }
 
     fn known_now(&self) -> Known {
         Known {
             silent_since: self.silent_since().map_or(0, |(arrived, _)| arrived),
-            status: self.status.clone(),
+            answers: self.answers.clone(),
             bus_off: self.bus_off.is_some(),
             warning: self.warning.is_some(),
-            overrun: self.overrun,
+            overrun: self.answers.iter().any(|status| status.flags[2] == b'O'),
             query: self.group(Verb::Status).cloned(),
             frames: self.frames_read,
             last_start: self.last_start_left,
