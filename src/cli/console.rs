@@ -77,8 +77,15 @@ impl<'a> Console<'a> {
     }
 
     /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
-    /// printed, nor is a late one if `status_was_sent`. [`Console::report`] must follow.
-    pub fn print(&mut self, datagram: &[u8], answered: Option<Command>, status_was_sent: bool) -> Content {
+    /// printed, nor is a late one if `status_was_sent`; a refusal is not reported while it `may_be_ours`.
+    /// [`Console::report`] must follow.
+    pub fn print(
+        &mut self,
+        datagram: &[u8],
+        answered: Option<Command>,
+        status_was_sent: bool,
+        may_be_ours: bool,
+    ) -> Content {
         let content = Content::of(datagram, self.channel);
         let answers_status = answered.is_some_and(|command| command.verb == Verb::Status);
         if answers_status || content.is_status && status_was_sent {
@@ -91,7 +98,7 @@ impl<'a> Console<'a> {
         };
         self.printer.print(datagram, |notice| match notice {
             // A command of ours is dealt with elsewhere.
-            Notice::Refusal(_) if answered.is_some() => {}
+            Notice::Refusal(_) if may_be_ours => {}
             Notice::Refusal(line) => quote(line, &|text| format!("the gateway refused a command: {text}")),
             Notice::Event { line, received } => quote(line, &|text| {
                 let (seconds, micros) = (received.as_secs(), received.subsec_micros());

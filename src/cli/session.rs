@@ -47,8 +47,9 @@ pub(crate) struct Session<'a> {
     ended: Option<Instant>,
     next_terminal_check: Instant,
     next_check: Instant,
-    /// When the latest `STATUS` was requested.
+    /// When a `STATUS` left last, and when an answer to one was read last.
     asked_at: Option<Instant>,
+    status_read_at: Option<Instant>,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
     deletion_is_reported: bool,
@@ -97,6 +98,7 @@ impl<'a> Session<'a> {
             next_terminal_check: now,
             next_check: now,
             asked_at: None,
+            status_read_at: None,
             late_status: None,
             deletion_is_reported: false,
             network_errors: 0,
@@ -114,6 +116,7 @@ impl<'a> Session<'a> {
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
             let deadline = self.next_deadline();
+            let may_be_ours = self.bus.is_answerable();
             match self.bus.next_event(deadline) {
                 Event::Early(datagram) => {
                     self.known.has_answered |= self.stage == Stage::Starting { begun: true };
@@ -121,11 +124,11 @@ impl<'a> Session<'a> {
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
-                    let content = self.console.print(datagram, None, self.asked_at.is_some());
+                    let content = self.console.print(datagram, None, self.asked_at.is_some(), may_be_ours);
                     self.on_content(None, &content);
                 }
                 Event::Answer { command, datagram } => {
-                    let content = self.console.print(datagram, Some(command), true);
+                    let content = self.console.print(datagram, Some(command), true, true);
                     self.on_content(Some(command), &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
@@ -192,8 +195,10 @@ impl<'a> Session<'a> {
         if !left {
             return;
         }
-        if command.verb == Verb::Start {
-            self.known.on_start_sent(now);
+        match command.verb {
+            Verb::Start => self.known.on_start_sent(now),
+            Verb::Status => self.asked_at = Some(now),
+            _ => {}
         }
         if let Stage::Starting { begun } = &mut self.stage {
             *begun = true;
@@ -229,9 +234,10 @@ impl<'a> Session<'a> {
         if content.has_ok && answers_start && self.stage == Stage::Streaming {
             self.known.on_started(now);
         }
-        if let (Some(status), None) = (content.status, answered) {
-            // What it says is compared with what was read up to now, so that is read first.
-            self.late_status = Some((now, status)).filter(|_| self.known.takes_late_status());
+        if let Some(status) = content.status {
+            self.status_read_at = Some(now);
+            // What a late one says is compared with what was read up to now, so that is read first.
+            self.late_status = Some((now, status)).filter(|_| answered.is_none() && self.known.takes_late_status());
         }
         self.console.report(now);
         if self.next_check <= now {
@@ -291,7 +297,9 @@ impl<'a> Session<'a> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let remedy = self.known.on_query(self.asked_at.unwrap_or(now), now, outcome);
+        let is_status = matches!(outcome, Outcome::Answered(Answer::Status(_)));
+        let ended_at = self.status_read_at.filter(|_| is_status).unwrap_or(now);
+        let remedy = self.known.on_query(self.asked_at.unwrap_or(now), ended_at, outcome);
         let network = self.bus.network_error();
         let (is_warning, message) = match remedy {
             Remedy::StartAgain => {
@@ -394,7 +402,6 @@ impl<'a> Session<'a> {
             return self.begin_shutdown();
         }
         if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
-            self.asked_at = Some(now);
             let _ = self.bus.request_status();
         }
         if self.silence.must_look(now, last_data) {

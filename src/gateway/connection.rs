@@ -415,6 +415,11 @@ impl Connection {
         self.transport.address_is_lost()
     }
 
+    /// Whether a reply that comes can be one to a command of ours.
+    pub(crate) fn is_answerable(&self) -> bool {
+        self.sequencer.is_answerable()
+    }
+
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.
     pub(crate) fn unchecked_start(&mut self) -> Option<Failure> {
         self.sequencer.unchecked_start().map(|failure| self.complete(failure))

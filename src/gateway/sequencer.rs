@@ -275,6 +275,11 @@ impl Sequencer {
         self.line.answerable()
     }
 
+    /// Whether a copy of that command has left.
+    pub(super) fn is_answerable(&self) -> bool {
+        self.line.answerable().is_some() && self.line.has_left()
+    }
+
     /// Whether nothing is to be sent and no answer is awaited.
     pub fn is_idle(&self) -> bool {
         matches!(self.step, Step::Idle)

@@ -27,12 +27,12 @@ pub(crate) fn no_data(
         (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
         (_, Some(error)) => network_error(gateway, error, known.has_answered),
         (Some(Outcome::NoReply(Some(text))), None) => {
-            format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or was the answer lost?")
+            format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or does the network lose packets?")
         }
         (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
                                                  VPN down, or does it not know STATUS?"
             .to_owned(),
-        (None, None) => format!("{}, or the gateway or the network is down", guesses(options, known)),
+        (None, None) => format!("{}, or the gateway has lost power, or the network is down", guesses(options, known)),
     });
     parts.join("; ")
 }
@@ -44,7 +44,7 @@ pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
 }
 
 fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
-    format!("the gateway answers STATUS with {text}, so it may not know it; perhaps {}", guesses(options, known))
+    format!("the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}", guesses(options, known))
 }
 
 /// What may be the case, as far as nothing that came speaks against it.
