@@ -217,7 +217,8 @@ impl Area for Conversation {
             });
         }
         let reached = view.is_complete && view.write_failed.is_none() && !view.options.stop_on_exit;
-        let synced = !view.said().any(|(_, text)| text.contains("cannot write to stdout"));
+        let idle = view.said().any(|(_, text)| text.contains("--idle-timeout"));
+        let synced = !idle && !view.said().any(|(_, text)| text.contains("cannot write to stdout"));
         if reached && synced {
             found.check(!failed, view.now, "17 --count is reached, and the session fails", String::new);
         }

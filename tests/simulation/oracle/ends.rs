@@ -54,7 +54,9 @@ impl Ends {
         if let (Some(frame), true) =
             (view.frame.filter(|frame| frame.read == view.now), view.last_lines.contains(&Line::Frame(port)))
         {
-            self.looks.clear();
+            if !view.is_ending() {
+                self.looks.clear();
+            }
             let since = view.frame_before.map(|before| before.read).or(view.start_left).unwrap_or(0);
             if view.end_asked().is_none() && view.closed.is_none() && view.stop_tried.is_none() && !view.is_complete {
                 self.check_idle(view, since, frame.arrived, found);

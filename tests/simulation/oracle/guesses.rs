@@ -123,7 +123,8 @@ impl Guesses {
     }
 
     fn check_rate(view: &View<'_>, line: &str, why: &str, found: &mut Findings) {
-        let is_sick = view.bus_off.is_some() || view.warning.is_some();
+        let is_sick =
+            view.known().all(|known| known.bus_off || known.warning) && view.known().all(|known| known.frames == 0);
         let is_about_network =
             ["no answer", "unreachable", "no route", "cannot", "refuse", "listens on", "answers STATUS"]
                 .iter()

@@ -29,7 +29,7 @@ impl Queries {
             return;
         }
         found.check(view.options.status_after > 0, now, "7 STATUS with --status-after 0", String::new);
-        let Some((since, _)) = view.silent_since() else {
+        let Some((since, since_by)) = view.silent_since() else {
             return found.add(now, "7 STATUS before START, not after a refusal", "");
         };
         // The frame may be read late, and that is when the silence begins for the process.
@@ -39,7 +39,9 @@ impl Queries {
         });
         if group.transmissions.len() == 1 {
             let stalled = view.stalled(now.saturating_sub(130 * SECOND), now);
-            let too_soon = self.last_query.is_some_and(|last| now + SLACK + stalled < last + 60 * SECOND);
+            // The line may have had to settle after a check.
+            let late = if view.groups.iter().any(|group| group.is_check) { view.options.answer_window() } else { 0 };
+            let too_soon = self.last_query.is_some_and(|last| now + SLACK + stalled + late < last + 60 * SECOND);
             found.check(!too_soon, now, "9 STATUS more than once a minute", || {
                 format!("the last at {:?}", self.last_query.map(seconds))
             });
@@ -54,7 +56,7 @@ impl Queries {
             let answer =
                 view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
             let (answer, start) = (answer.map(|status| status.read), view.last_start_left);
-            let is_known = answer.is_some_and(|read| read > since && Some(read) > start && read + SLACK < now);
+            let is_known = answer.is_some_and(|read| read > since_by && Some(read) > start && read + SLACK < now);
             // START is still to be sent again.
             let is_known =
                 is_known && !(view.evidence().is_none() && view.status.as_ref().is_some_and(|status| status.stopped()));

@@ -122,7 +122,7 @@ impl Silences {
         let again = self.told.as_deref() == Some(why);
         found.check(!again, now, "4 a cause is told twice in a row", || why.to_owned());
         self.told = Some(why.to_owned());
-        (self.reported, self.explained, self.messages_in_gap) = (true, true, true);
+        (self.reported, self.explained) = (true, true);
     }
 }
 

@@ -111,7 +111,8 @@ impl Verdicts {
             && recognise(line) == Sentence::Bus
             && view.start_left.is_some()
         {
-            let sure = is_newest && age + SLACK < FRESH && evidence > doubted && view.end_asked().is_some();
+            let is_fresh = evidence.is_some_and(|at| now < at + FRESH - SLACK);
+            let sure = is_newest && is_fresh && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
             let sure = stopped.is_some()

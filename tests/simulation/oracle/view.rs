@@ -326,7 +326,9 @@ impl<'a> View<'a> {
     pub fn against(&self) -> Option<Time> {
         let stopped = self.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
         // Until the line has settled a better answer may come.
-        let settled = self.now.saturating_sub(self.options.answer_window());
+        let settled = self.now.saturating_sub(
+            self.options.answer_window() + self.stalled(self.now.saturating_sub(60 * SECOND), self.now),
+        );
         let refusal = self.own_refusal_of_status.filter(|&read| read <= settled);
         [stopped, refusal, self.stop_sent].into_iter().flatten().max()
     }
@@ -553,7 +555,9 @@ impl<'a> View<'a> {
                 }
                 self.overrun = flags[2] == b'O';
                 // A status that was asked for before an event does not clear it.
-                let asked = answers.map(|index| self.log.transmissions[index].at);
+                let asked =
+                    answers.and_then(|index| self.groups.iter().find(|group| group.transmissions.contains(&index)));
+                let asked = asked.map(|group| group.first);
                 let newer = |event: &Time| Some(*event) >= asked;
                 self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
                 self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
@@ -562,7 +566,9 @@ impl<'a> View<'a> {
             Line::Status(..) => {}
             Line::Reply(text) => {
                 // Whatever it answers: it cannot be told.
-                if let Some(group) = self.groups.last_mut().filter(|group| group.verb == Verb::Status) {
+                let window = self.options.answer_window() + self.stalled(now.saturating_sub(60 * SECOND), now);
+                let is_open = |group: &&mut Group| group.last_left.is_some_and(|sent| now <= sent + window);
+                if let Some(group) = self.groups.last_mut().filter(|group| group.verb == Verb::Status).filter(is_open) {
                     group.unknown.push(text.clone());
                 }
             }
