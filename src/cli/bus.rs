@@ -133,8 +133,12 @@ impl Bus {
             Status { error_warning: true, .. } => Health::Warning,
             _ => Health::Good,
         };
-        // An event that was read since may be the newer one.
-        self.health = if self.last_event > Some(asked_at) { health.max(self.health) } else { health };
+        self.health = match self.last_event {
+            Some(event) if event > at => self.health,
+            // It may be the newer one.
+            Some(event) if event > asked_at => health.max(self.health),
+            _ => health,
+        };
         if !status.stopped {
             self.runs = Some(at);
             return Remedy::Explain;

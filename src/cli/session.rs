@@ -47,7 +47,7 @@ pub(crate) struct Session<'a> {
     ended: Option<Instant>,
     next_terminal_check: Instant,
     next_check: Instant,
-    /// When a `STATUS` left last, and when an answer to one was read last.
+    /// When the latest `STATUS` was first sent, and when an answer to one was read last.
     asked_at: Option<Instant>,
     status_read_at: Option<Instant>,
     /// A `STATUS` that came late, and what was read before it.
@@ -192,13 +192,14 @@ impl<'a> Session<'a> {
             }
             _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
         }
+        if command.verb == Verb::Status && attempt == 1 {
+            self.asked_at = Some(now);
+        }
         if !left {
             return;
         }
-        match command.verb {
-            Verb::Start => self.known.on_start_sent(now),
-            Verb::Status => self.asked_at = Some(now),
-            _ => {}
+        if command.verb == Verb::Start {
+            self.known.on_start_sent(now);
         }
         if let Stage::Starting { begun } = &mut self.stage {
             *begun = true;
@@ -234,12 +235,18 @@ impl<'a> Session<'a> {
         if content.has_ok && answers_start && self.stage == Stage::Streaming {
             self.known.on_started(now);
         }
+        if content.status.is_none() && answered.is_some_and(|command| command.verb == Verb::Status) {
+            self.known.on_doubt(now);
+        }
         if let Some(status) = content.status {
             self.status_read_at = Some(now);
             // What a late one says is compared with what was read up to now, so that is read first.
             self.late_status = Some((now, status)).filter(|_| answered.is_none() && self.known.takes_late_status());
         }
         self.console.report(now);
+        if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
+            self.console.messages.warn(message);
+        }
         if self.next_check <= now {
             self.check_losses(now);
         }
@@ -262,10 +269,8 @@ impl<'a> Session<'a> {
 
     fn check_losses(&mut self, now: Instant) {
         self.next_check = now + CHECK_INTERVAL;
-        let overflowed = self.console.printer.stats.overflowed;
         let drops = self.bus.check_drops();
-        let in_kernel = drops.and_then(|drops| self.losses.in_kernel(now, drops));
-        for message in in_kernel.into_iter().chain(self.losses.in_output(now, overflowed)) {
+        if let Some(message) = drops.and_then(|drops| self.losses.in_kernel(now, drops)) {
             self.console.messages.warn(message);
         }
         if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {

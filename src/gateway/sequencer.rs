@@ -390,6 +390,9 @@ impl Sequencer {
                 },
                 _ => None,
             };
+            if stop_due.is_some() && !self.line.has_left() {
+                self.line.abandon();
+            }
             match self.line.poll(now) {
                 Next::Free if self.is_idle() => return Ok(Action::Wait(None)),
                 Next::Free => self.begin(now),
@@ -398,13 +401,8 @@ impl Sequencer {
                         return Ok(action);
                     }
                 }
-                // What has not left is forgotten; another attempt is not worth the delay.
-                Next::ReadQueued | Next::Send(..) if stop_due.is_some() => {
-                    if self.line.has_left() {
-                        return Ok(self.overtake());
-                    }
-                    self.line.abandon();
-                }
+                // Another attempt is not worth the delay.
+                Next::Send(..) if stop_due.is_some() => return Ok(self.overtake()),
                 // An answer that came in time may settle first.
                 Next::Wait(until) if stop_due.is_some_and(|at| at <= now && now + SETTLE < until) => {
                     return Ok(self.overtake());

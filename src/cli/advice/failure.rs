@@ -56,7 +56,7 @@ fn refusal(Command { channel, verb }: Command, number: Option<u32>) -> String {
         (Some(4 | 6), Verb::FilterAdd(_)) => TOO_MANY_FILTERS.to_owned(),
         (Some(10), Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start) => WRONG_STATE.to_owned(),
         (_, Verb::FilterClear | Verb::FilterAdd(_)) => "check --filter and --channel".to_owned(),
-        (_, Verb::Stop) => "the bus still runs, says STATUS; try again".to_owned(),
+        (_, Verb::Stop) => "STATUS said that the bus was still running; try again".to_owned(),
         _ => "the bus was not started; try again".to_owned(),
     }
 }
