@@ -48,7 +48,10 @@ impl Verdicts {
         let is_newest = evidence.is_some() && evidence >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
         let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
-        let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
+        let doubted = [view.no_answer_said, view.own_refusal_of_status, view.read_errors.last().copied()]
+            .into_iter()
+            .flatten()
+            .max();
         let detail =
             || format!("{line}: evidence at {:?}, against it at {:?}", evidence.map(seconds), against.map(seconds));
         match claim {
@@ -109,6 +112,7 @@ impl Verdicts {
         }
         if matches!(claim, Claim::MayRun | Claim::LastFrame(_))
             && recognise(line) == Sentence::Bus
+            && !line.starts_with("exited")
             && view.start_left.is_some()
         {
             // An answer must settle before it is believed.
@@ -119,6 +123,7 @@ impl Verdicts {
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
             let sure = stopped.is_some()
+                && stopped <= Some(settled)
                 && stopped > evidence
                 && stopped >= against
                 && stopped > view.last_start_left
