@@ -47,9 +47,8 @@ pub(crate) struct Session<'a> {
     ended: Option<Instant>,
     next_terminal_check: Instant,
     next_check: Instant,
-    /// When the latest `STATUS` was first sent, and when an answer to one was read last.
+    /// When the latest `STATUS` was first sent.
     asked_at: Option<Instant>,
-    status_read_at: Option<Instant>,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
     deletion_is_reported: bool,
@@ -98,7 +97,6 @@ impl<'a> Session<'a> {
             next_terminal_check: now,
             next_check: now,
             asked_at: None,
-            status_read_at: None,
             late_status: None,
             deletion_is_reported: false,
             network_errors: 0,
@@ -116,7 +114,7 @@ impl<'a> Session<'a> {
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
             let deadline = self.next_deadline();
-            let may_be_ours = self.bus.is_answerable();
+            let (in_flight, may_be_ours) = (self.bus.in_flight().map(|command| command.verb), self.bus.is_answerable());
             match self.bus.next_event(deadline) {
                 Event::Early(datagram) => {
                     self.known.has_answered |= self.stage == Stage::Starting { begun: true };
@@ -125,11 +123,11 @@ impl<'a> Session<'a> {
                 }
                 Event::Datagram(datagram) => {
                     let content = self.console.print(datagram, None, self.asked_at.is_some(), may_be_ours);
-                    self.on_content(None, &content);
+                    self.on_content(in_flight, &content);
                 }
                 Event::Answer { command, datagram } => {
                     let content = self.console.print(datagram, Some(command), true, true);
-                    self.on_content(Some(command), &content);
+                    self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
                 Event::InitRefused { text, was_running } => {
@@ -221,8 +219,8 @@ impl<'a> Session<'a> {
         self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
     }
 
-    /// A datagram of the stream was read and printed; it answers this command if one is given.
-    fn on_content(&mut self, answered: Option<Command>, content: &Content) {
+    /// A datagram of the stream was read and printed, while this command was in flight.
+    fn on_content(&mut self, in_flight: Option<Verb>, content: &Content) {
         let now = self.bus.received_at();
         self.known.has_answered = true;
         if content.has_frame {
@@ -231,17 +229,13 @@ impl<'a> Session<'a> {
         if let Some(change) = content.event {
             self.known.on_event(now, change);
         }
-        let answers_start = answered.is_some_and(|command| command.verb == Verb::Start);
-        if content.has_ok && answers_start && self.stage == Stage::Streaming {
-            self.known.on_started(now);
-        }
-        if content.status.is_none() && answered.is_some_and(|command| command.verb == Verb::Status) {
-            self.known.on_doubt(now);
-        }
-        if let Some(status) = content.status {
-            self.status_read_at = Some(now);
+        match (in_flight, content.status) {
+            (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
+            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
+            (Some(Verb::Status), None) if content.has_refusal => self.known.on_doubt(now),
             // What a late one says is compared with what was read up to now, so that is read first.
-            self.late_status = Some((now, status)).filter(|_| answered.is_none() && self.known.takes_late_status());
+            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
+            _ => {}
         }
         self.console.report(now);
         if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
@@ -302,9 +296,7 @@ impl<'a> Session<'a> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let is_status = matches!(outcome, Outcome::Answered(Answer::Status(_)));
-        let ended_at = self.status_read_at.filter(|_| is_status).unwrap_or(now);
-        let remedy = self.known.on_query(self.asked_at.unwrap_or(now), ended_at, outcome);
+        let remedy = self.known.on_query(self.asked_at, now, outcome);
         let network = self.bus.network_error();
         let (is_warning, message) = match remedy {
             Remedy::StartAgain => {
@@ -344,7 +336,7 @@ impl<'a> Session<'a> {
         if is_refused {
             self.known.on_start_refused(now);
         }
-        if !is_refused && (self.known.has_frames() || self.console.printer.is_complete()) {
+        if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
             self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
@@ -393,7 +385,8 @@ impl<'a> Session<'a> {
     }
 
     fn on_silence(&mut self, now: Instant) {
-        if let Some((_, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
+        if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
+            self.known.on_status(self.asked_at, at, status);
             self.on_query(now, Outcome::Answered(Answer::Status(status)));
         }
         let last_data = self.last_data();

@@ -415,6 +415,11 @@ impl Connection {
         self.transport.address_is_lost()
     }
 
+    /// The command that was begun and may still be answered.
+    pub(crate) fn in_flight(&self) -> Option<Command> {
+        self.sequencer.in_flight()
+    }
+
     /// Whether a reply that comes can be one to a command of ours.
     pub(crate) fn is_answerable(&self) -> bool {
         self.sequencer.is_answerable()
