@@ -46,7 +46,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let began = Instant::now();
     let shutdown = Arc::new(Shutdown::default());
     let can_stop = options.common.can_stop_command_line();
-    let terminal = shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
+    shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
     let is_terminal = io::stdout().is_terminal();
     if options.format == Format::Pcap && is_terminal {
         let message = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
@@ -82,7 +82,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
         messages.warn(warning);
     }
     let console = Console::new(messages, printer, channel, began);
-    Ok(Session::new(options, others, bus, console, output, shutdown, terminal).run())
+    Ok(Session::new(options, others, bus, console, output, shutdown).run())
 }
 
 /// The time since 1970.

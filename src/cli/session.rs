@@ -16,7 +16,7 @@ use crate::cli::losses::Losses;
 use crate::cli::messages::Exit;
 use crate::cli::options::ListenOptions;
 use crate::cli::report::{self, Report};
-use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown, Terminal};
+use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
 use crate::gateway::{Answer, Cause, Command, Connection, Event, Failure, NetworkError, Outcome, Takeover, Verb};
@@ -37,7 +37,6 @@ pub(crate) struct Session<'a> {
     console: Console<'a>,
     output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
-    terminal: Terminal,
     stage: Stage,
     known: Bus,
     silence: Silence,
@@ -83,7 +82,6 @@ impl<'a> Session<'a> {
         console: Console<'a>,
         output: Arc<dyn Output>,
         shutdown: Arc<Shutdown>,
-        terminal: Terminal,
     ) -> Session<'a> {
         let now = bus.now();
         Session {
@@ -92,7 +90,6 @@ impl<'a> Session<'a> {
             console,
             output,
             shutdown,
-            terminal,
             stage: Stage::Starting { begun: false },
             known: Bus::default(),
             silence: Silence::new(options.status_after, options.idle_timeout),
@@ -161,7 +158,7 @@ impl<'a> Session<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let terminal = self.terminal.needs_polling().then_some(self.next_terminal_check);
+        let terminal = self.shutdown.watches_terminal().then_some(self.next_terminal_check);
         let next = match self.stage {
             Stage::Starting { .. } => None,
             Stage::Streaming => {
@@ -371,7 +368,7 @@ impl<'a> Session<'a> {
         let now = self.bus.read_up_to();
         if self.next_terminal_check <= now {
             self.next_terminal_check = now + CHECK_INTERVAL;
-            self.terminal.check();
+            self.shutdown.check_terminal();
         }
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
