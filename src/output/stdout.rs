@@ -1,7 +1,7 @@
 //! Stdout. A regular file there stays readable: a session continues what an earlier one left, and the piece of a line or
 //! record that a failed write has left is taken back. Pipes and terminals are left alone.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::format::{Format, PCAP_HEADER, PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
+use crate::proc;
 
 /// Back-off before the next attempt to write where the last one would have blocked.
 const WRITE_BACKOFF: Duration = Duration::from_millis(5);
@@ -105,7 +106,7 @@ impl Stdout {
         io::Error::new(error.kind(), format!("{error}; the file ends within a {what}"))
     }
 
-    /// Waits until the file is stored, if its file system or device has such a call.
+    /// Waits until the file is stored, if it is one and its file system has such a call.
     ///
     /// # Errors
     ///
@@ -196,10 +197,9 @@ impl Stdout {
 
     /// Whether the kernel appends every write (O_APPEND); assumed if it cannot be read.
     fn appends(&self) -> bool {
-        const O_APPEND: u32 = 0o2000;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.file.as_raw_fd())).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_none_or(|flags| flags & O_APPEND != 0)
+        const O_APPEND: u64 = 0o2000;
+        let info = format!("/proc/self/fdinfo/{}", self.file.as_raw_fd());
+        proc::number(&info, "flags:", 0, 8).is_none_or(|flags| flags & O_APPEND != 0)
     }
 }
 
