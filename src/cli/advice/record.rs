@@ -7,19 +7,13 @@ use crate::output::stdout::{Found, OpenError};
 /// Explains why stdout cannot be continued.
 pub(crate) fn stdout_open_error(error: &OpenError) -> String {
     let explanation = match error {
-        OpenError::Io(error) => &format!(
-            "cannot continue the file: {error}; as pcap, this user must be able to read it; or use another file"
-        ),
-        OpenError::NotOurs(0) => {
-            "the file is not a pcap file of this program; write to another file, or remove this one"
-        }
-        OpenError::NotOurs(at) => {
-            &format!("the pcap file has no record at byte {at}; use another, or cut it there: truncate -s {at} FILE")
-        }
-        OpenError::NotAtEnd => "not positioned at the end of the file; append to it with >>, or write to another file",
-        OpenError::InUse => "another process is writing to the file; end that process, or write to another file",
+        OpenError::Io(error) => &format!("cannot continue the file: {error}; let this user read it"),
+        OpenError::NotOurs(0) => "the file is not a pcap file of this program; remove it",
+        OpenError::NotOurs(at) => &format!("the pcap file has no record at byte {at}; cut it there (truncate -s {at} FILE)"),
+        OpenError::NotAtEnd => "not positioned at the end of the file; append to it with >>",
+        OpenError::InUse => "another process is writing to the file; end that process",
     };
-    format!("stdout: {explanation}")
+    format!("stdout: {explanation}, or write to another file")
 }
 
 /// Explains why stdout could not be written.
