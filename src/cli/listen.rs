@@ -67,16 +67,14 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     debug_socket(&bus, messages, began);
     let stdout = open_stdout(options.format, messages, began)?;
     // A time stamp is the time of reading, and people read a terminal.
-    bus.set_max_rest(match options.format {
-        Format::Raw if is_terminal => Duration::ZERO,
-        Format::Raw if stdout.is_regular => MAX_REST_INTO_FILE,
-        Format::Raw => MAX_REST,
-        _ => Duration::ZERO,
-    });
+    if options.format == Format::Raw && !is_terminal {
+        bus.set_max_rest(if stdout.is_regular { MAX_REST_INTO_FILE } else { MAX_REST });
+    }
     let preamble = stdout.preamble();
     let output = Spool::start(stdout, bus.waker())
         .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
+    let unix_time = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
     if let Some(warning) = advice::filter_limit(&options.filters) {
         messages.warn(warning);
@@ -85,22 +83,13 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     Ok(Session::new(options, others, bus, console, output, shutdown).run())
 }
 
-/// The time since 1970.
-fn unix_time() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
 fn debug_socket(bus: &Connection, messages: &Messages, began: Instant) {
     if let Ok(local) = bus.local_addr() {
         messages.debug(began.elapsed(), format_args!("sending from {local}"));
     }
     let granted = bus.receive_buffer();
-    let requested = if granted < RECEIVE_BUFFER {
-        format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
-    } else {
-        String::new()
-    };
-    messages.debug(began.elapsed(), format_args!("receive buffer: {} KiB granted{requested}", granted >> 10));
+    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
+    messages.debug(began.elapsed(), format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
 }
 
 /// Opens stdout, and reports how the session continues the file there.
