@@ -130,6 +130,6 @@ impl<'a> Console<'a> {
 
     /// Messages that did not go to stderr.
     pub fn not_shown(&self) -> u64 {
-        self.limiter.suppressed + self.messages.lost()
+        self.limiter.suppressed + self.messages.sink.lost()
     }
 }

@@ -42,7 +42,7 @@ pub(crate) trait Sink: fmt::Debug + Send + Sync {
 pub(crate) struct Messages {
     program: &'static str,
     verbosity: Verbosity,
-    sink: Arc<dyn Sink>,
+    pub sink: Arc<dyn Sink>,
 }
 
 impl Messages {
@@ -90,11 +90,6 @@ impl Messages {
     /// Prints a message.
     pub fn warn(&self, message: impl Display) {
         self.sink.put(format!("{}: {message}\n", self.program));
-    }
-
-    /// How many messages were not shown.
-    pub fn lost(&self) -> u64 {
-        self.sink.lost()
     }
 }
 
