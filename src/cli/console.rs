@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::cli::limiter::Limiter;
-use crate::cli::messages::Messages;
+use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
 use crate::format::event::{ControllerEvent, StateChange};
 use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
@@ -105,8 +105,8 @@ impl<'a> Console<'a> {
 
     /// Takes a datagram of the handshake, which is no data. [`Console::report`] must follow.
     pub fn note_early(&mut self, datagram: &[u8]) {
-        let is_reported = |line: &&[u8]| self.messages.is_verbose() && !matches!(Line::classify(line), Line::Frame(_));
-        for line in lines(datagram).filter(is_reported) {
+        let is_verbose = self.messages.verbosity == Verbosity::Verbose;
+        for line in lines(datagram).filter(|line| is_verbose && !matches!(Line::classify(line), Line::Frame(_))) {
             self.pending.push(Quote { prefix: "received ".to_owned(), text: escape_truncated(line), is_debug: true });
         }
     }

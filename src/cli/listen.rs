@@ -1,5 +1,6 @@
 //! `can-listen`: acquires everything that can fail, then runs a session.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -64,8 +65,21 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
-    debug_socket(&bus, messages, began);
-    let stdout = open_stdout(options.format, messages, began)?;
+    let debug = |message: &dyn Display| messages.debug(began.elapsed(), message);
+    if let Ok(local) = bus.local_addr() {
+        debug(&format_args!("sending from {local}"));
+    }
+    let granted = bus.receive_buffer();
+    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
+    debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
+    let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
+    let stdout =
+        Stdout::open(file.into(), options.format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
+    match (stdout.found, advice::found(stdout.found)) {
+        (Found::Unreadable, Some(message)) => debug(&message),
+        (_, Some(message)) => messages.warn(message),
+        (_, None) => {}
+    }
     // A time stamp is the time of reading, and people read a terminal.
     if options.format == Format::Raw && !is_terminal {
         bus.set_max_rest(if stdout.is_regular { MAX_REST_INTO_FILE } else { MAX_REST });
@@ -81,25 +95,4 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     }
     let console = Console::new(messages, printer, channel, began);
     Ok(Session::new(options, others, bus, console, output, shutdown).run())
-}
-
-fn debug_socket(bus: &Connection, messages: &Messages, began: Instant) {
-    if let Ok(local) = bus.local_addr() {
-        messages.debug(began.elapsed(), format_args!("sending from {local}"));
-    }
-    let granted = bus.receive_buffer();
-    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
-    messages.debug(began.elapsed(), format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
-}
-
-/// Opens stdout, and reports how the session continues the file there.
-fn open_stdout(format: Format, messages: &Messages, began: Instant) -> Result<Stdout> {
-    let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
-    let stdout = Stdout::open(file.into(), format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
-    match (stdout.found, advice::found(stdout.found)) {
-        (Found::Unreadable, Some(message)) => messages.debug(began.elapsed(), message),
-        (_, Some(message)) => messages.warn(message),
-        (_, None) => {}
-    }
-    Ok(stdout)
 }

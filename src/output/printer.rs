@@ -51,9 +51,7 @@ impl Printer {
 
     /// Enqueues what precedes all data.
     pub fn begin(&mut self) {
-        if !self.preamble.is_empty() {
-            let _ = self.output.push(self.preamble, 0);
-        }
+        let _ = self.output.push(self.preamble, 0);
     }
 
     /// Whether everything that was requested is printed.

@@ -9,7 +9,7 @@ pub(crate) fn stdout_open_error(error: &OpenError) -> String {
     let explanation = match error {
         OpenError::Io(error) => &format!("cannot continue the file: {error}; let this user read it"),
         OpenError::NotOurs(0) => "the file is not a pcap file of this program; remove it",
-        OpenError::NotOurs(at) => &format!("the pcap file has no record at byte {at}; cut it there (truncate -s {at} FILE)"),
+        OpenError::NotOurs(at) => &format!("no pcap record at byte {at}; cut the file there (truncate -s {at} FILE)"),
         OpenError::NotAtEnd => "not positioned at the end of the file; append to it with >>",
         OpenError::InUse => "another process is writing to the file; end that process",
     };
