@@ -73,8 +73,8 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
     debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
     let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
-    let stdout =
-        Stdout::open(file.into(), options.format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
+    let stdout = Stdout::open(file.into(), options.format)
+        .context("cannot continue the file on stdout (use another, or repair this one)")?;
     match (stdout.found, advice::found(stdout.found)) {
         (Found::Unreadable, Some(message)) => debug(&message),
         (_, Some(message)) => messages.warn(message),
