@@ -15,8 +15,6 @@ const MAX_REPAIRS: u32 = 3;
 /// Everything that was sent, read or heard of that bears on the state of the bus.
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
-    /// Something came from the gateway after the first command was sent.
-    pub has_answered: bool,
     /// When `START` first left, and when it left last.
     first_start: Option<Instant>,
     last_start: Option<Instant>,
