@@ -84,6 +84,7 @@ impl Conversation {
         found.check(check.is_some(), now, "23 STOP after an unclear refusal without STATUS", || format!("{numbers:?}"));
         let is_stopped =
             view.status_before_start.as_ref().is_some_and(|status| status.stopped() && status.read > init.first);
+        let is_stopped = is_stopped && !check.is_some_and(|check| check.ran);
         found.check(!is_stopped, now, "23 STOP, though STATUS says stopped", String::new);
     }
 
@@ -216,7 +217,7 @@ impl Area for Conversation {
                 failure.clone()
             });
         }
-        let reached = view.is_complete && view.write_failed.is_none() && !view.options.stop_on_exit;
+        let reached = view.is_complete && !view.not_shown && view.write_failed.is_none() && !view.options.stop_on_exit;
         let idle = view.said().any(|(_, text)| text.contains("--idle-timeout"));
         let synced = !idle && !view.said().any(|(_, text)| text.contains("cannot write to stdout"));
         if reached && synced {

@@ -243,7 +243,7 @@ impl Area for Figures {
             Fact::Written(written) => self.written = *written,
             Fact::Dropped(_) => {
                 self.drops += 1;
-                if view.start_left.is_some() {
+                if self.drops_after_start.is_some() {
                     self.untold_since.get_or_insert(view.now);
                 }
             }

@@ -33,10 +33,10 @@ enum Cause {
 /// The causes of a silence, and what each sentence about it must contain one of.
 const ACCEPTED: [(Cause, &[&str]); 13] = [
     (Cause::Local, &["no route", "cannot send", "cannot reach", "unreachable", "network"]),
-    (Cause::NoPower, &["power", "restart", "is the gateway on", "starting"]),
+    (Cause::NoPower, &["power", "the gateway or the network is down", "restart", "is the gateway on", "starting"]),
     (Cause::Network, &["network", "VPN", "on the way", "--timeout", "ping", "lost"]),
-    (Cause::PortClosed, &["port", "restarting", "starting"]),
-    (Cause::Firewall, &["firewall", "router", "unreachable"]),
+    (Cause::PortClosed, &["port", "is down", "restarting", "starting"]),
+    (Cause::Firewall, &["firewall", "network", "router", "unreachable"]),
     (Cause::NeverStarted, &["START", "the controller is stopped"]),
     (Cause::Stopped, &["stopped", "stop the bus"]),
     (Cause::Restarted, &["restarted", "power", "settings"]),
@@ -123,8 +123,7 @@ impl Guesses {
     }
 
     fn check_rate(view: &View<'_>, line: &str, why: &str, found: &mut Findings) {
-        let is_sick =
-            view.known().all(|known| known.bus_off || known.warning) && view.known().all(|known| known.frames == 0);
+        let is_sick = view.known().all(|known| known.sick) && view.known().all(|known| known.frames == 0);
         let is_about_network =
             ["no answer", "unreachable", "no route", "cannot", "refuse", "listens on", "answers STATUS"]
                 .iter()

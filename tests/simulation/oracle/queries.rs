@@ -1,6 +1,6 @@
 //! Claims 7 to 12: when STATUS is sent, and what is said of its answers.
 
-use super::view::{Group, Known, View};
+use super::view::{Group, Known, StatusRead, View};
 use super::{Area, Findings};
 use crate::simulation::log::{Fact, MILLISECOND, SECOND, Time, Verb, seconds};
 use crate::simulation::protocol::{self, Line};
@@ -46,15 +46,18 @@ impl Queries {
                 format!("the last at {:?}", self.last_query.map(seconds))
             });
             self.last_query = Some(now);
-            let is_query =
-                |index: usize| view.groups.iter().any(|group| !group.is_check && group.transmissions.contains(&index));
-            let in_time = |read: Time| {
-                view.frame.is_none_or(|frame| {
-                    frame.read < view.group_before().map_or(0, |group| group.first) || frame.read > read
-                })
+            let group_of = |status: &&StatusRead| {
+                let answered =
+                    |group: &&Group| status.transmission.is_some_and(|index| group.transmissions.contains(&index));
+                view.groups.iter().find(answered)
             };
-            let answer =
-                view.status.as_ref().filter(|status| status.transmission.is_some_and(is_query) && in_time(status.read));
+            // Not of a query that a frame has ended.
+            let counts = |status: &&StatusRead| {
+                let is_over =
+                    |group: &Group| view.frame.is_some_and(|frame| (group.first..=status.read).contains(&frame.read));
+                group_of(status).is_some_and(|group| !group.is_check && !is_over(group))
+            };
+            let answer = view.status.as_ref().filter(counts);
             let (answer, start) = (answer.map(|status| status.read), view.last_start_left);
             let is_known = answer.is_some_and(|read| read > since_by && Some(read) > start && read + SLACK < now);
             // START is still to be sent again.

@@ -107,6 +107,7 @@ pub struct Known {
     pub answers: Vec<StatusRead>,
     pub bus_off: bool,
     pub warning: bool,
+    pub sick: bool,
     pub overrun: bool,
     /// The last STATUS that was sent.
     pub query: Option<Group>,
@@ -140,6 +141,8 @@ pub struct Group {
     pub was_ok: bool,
     /// A state was read.
     pub has_status: bool,
+    /// One that says that it runs.
+    pub ran: bool,
     /// The lines read since its first transmission that could answer it.
     pub refusals: Vec<String>,
     /// Another `R` line that answers it in an unknown form.
@@ -185,6 +188,8 @@ pub struct View<'a> {
     /// What the events and flags say: bus off, error warning. RESET leaves it open.
     pub bus_off: Option<Time>,
     pub warning: Option<Time>,
+    /// Bus off or warning, for certain.
+    pub sick: Option<Time>,
     pub overrun: bool,
     /// When such evidence was cleared, at the latest.
     pub flags_cleared: Option<Time>,
@@ -248,6 +253,7 @@ impl<'a> View<'a> {
             running_status: None,
             bus_off: None,
             warning: None,
+            sick: None,
             overrun: false,
             flags_cleared: None,
             own_refusal_of_status: None,
@@ -310,11 +316,6 @@ impl<'a> View<'a> {
     /// The latest group of a command.
     pub fn group(&self, verb: Verb) -> Option<&Group> {
         self.groups.iter().rev().find(|group| group.verb == verb)
-    }
-
-    /// The STATUS before the latest one.
-    pub fn group_before(&self) -> Option<&Group> {
-        self.groups.iter().rev().filter(|group| group.verb == Verb::Status).nth(1)
     }
 
     /// The evidence that the bus runs, the newest.
@@ -412,11 +413,11 @@ impl<'a> View<'a> {
             group.last_left = if left > 0 { Some(self.now) } else { group.last_left };
             group.transmissions.push(index);
         } else {
+            let last = self.groups.last().map(|last| last.verb);
+            let mut commands = self.groups.iter().rev().take_while(|group| Some(group.verb) == last);
             let is_check = transmission.verb == Verb::Status
-                && self
-                    .groups
-                    .last()
-                    .is_some_and(|last| last.verb != Verb::Status && !last.was_ok && !last.refusals.is_empty());
+                && last != Some(Verb::Status)
+                && commands.any(|command| !command.was_ok && !command.refusals.is_empty());
             self.groups.push(Group {
                 verb: transmission.verb,
                 line: transmission.line.clone(),
@@ -428,6 +429,7 @@ impl<'a> View<'a> {
                 answered: None,
                 was_ok: false,
                 has_status: false,
+                ran: false,
                 refusals: Vec::new(),
                 unknown: Vec::new(),
                 is_check,
@@ -481,7 +483,7 @@ impl<'a> View<'a> {
             self.frame = Some(FrameRead { arrived, read: self.now });
             self.frames_read += 1;
             self.flags_cleared = Some(self.now);
-            (self.bus_off, self.warning) = (None, None);
+            (self.bus_off, self.warning, self.sick) = (None, None, None);
         }
         self.last_lines = lines;
     }
@@ -523,6 +525,7 @@ impl<'a> View<'a> {
             Line::Status(of, flags) if *of == port => {
                 if let Some(group) = group {
                     group.has_status = true;
+                    group.ran |= flags[4] != b'I';
                     group.answered.get_or_insert(now);
                 }
                 // Overtaken by the answer to a later transmission: older news.
@@ -559,6 +562,7 @@ impl<'a> View<'a> {
                     answers.and_then(|index| self.groups.iter().find(|group| group.transmissions.contains(&index)));
                 let asked = asked.map(|group| group.first);
                 let newer = |event: &Time| Some(*event) >= asked;
+                self.sick = (flags[0] == b'B' || flags[1] == b'E').then_some(now);
                 self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
                 self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
                 self.status = Some(status);
@@ -573,11 +577,11 @@ impl<'a> View<'a> {
                 }
             }
             Line::Event(of, change) if *of == port => match change {
-                Change::BusOff => self.bus_off = Some(now),
-                Change::WarningSet => self.warning = Some(now),
+                Change::BusOff => (self.bus_off, self.sick) = (Some(now), Some(now)),
+                Change::WarningSet => (self.warning, self.sick) = (Some(now), Some(now)),
                 Change::WarningReset => {
                     self.flags_cleared = Some(now);
-                    (self.bus_off, self.warning) = (None, None);
+                    (self.bus_off, self.warning, self.sick) = (None, None, None);
                 }
                 Change::Other => {}
             },
@@ -628,6 +632,7 @@ impl<'a> View<'a> {
             answers: self.answers.clone(),
             bus_off: self.bus_off.is_some(),
             warning: self.warning.is_some(),
+            sick: self.sick.is_some(),
             overrun: self.answers.iter().any(|status| status.flags[2] == b'O'),
             query: self.group(Verb::Status).cloned(),
             frames: self.frames_read,
