@@ -60,6 +60,7 @@ pub mod format;
 pub mod gateway;
 #[cfg(feature = "cli")]
 mod output;
+mod proc;
 mod text;
 
 pub use format::frame::{Frame, Id};

@@ -15,8 +15,6 @@ const MAX_REPAIRS: u32 = 3;
 /// Everything that was sent, read or heard of that bears on the state of the bus.
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
-    /// Something came from the gateway after the first command was sent.
-    pub has_answered: bool,
     /// When `START` first left, and when it left last.
     first_start: Option<Instant>,
     last_start: Option<Instant>,
@@ -40,7 +38,7 @@ pub(crate) struct Bus {
 /// A `STATUS` and what became of it.
 #[derive(Debug)]
 struct Query {
-    asked_at: Instant,
+    asked_at: Option<Instant>,
     ended_at: Instant,
     outcome: Outcome,
 }
@@ -115,19 +113,8 @@ impl Bus {
         };
     }
 
-    /// A `STATUS` that was first sent at `asked_at` has ended. Returns what follows.
-    pub fn on_query(&mut self, asked_at: Instant, ended_at: Instant, outcome: Outcome) -> Remedy {
-        self.query = Some(Query { asked_at, ended_at, outcome });
-        match self.status() {
-            Some(status) => self.on_status(asked_at, ended_at, status),
-            None => {
-                self.may_not_run = Some(ended_at);
-                Remedy::Explain
-            }
-        }
-    }
-
-    fn on_status(&mut self, asked_at: Instant, at: Instant, status: Status) -> Remedy {
+    /// An answer to a `STATUS` that was first sent at `asked_at` was read.
+    pub fn on_status(&mut self, asked_at: Option<Instant>, at: Instant, status: Status) {
         let health = match status {
             Status { bus_off: true, .. } => Health::BusOff,
             Status { error_warning: true, .. } => Health::Warning,
@@ -136,15 +123,27 @@ impl Bus {
         self.health = match self.last_event {
             Some(event) if event > at => self.health,
             // It may be the newer one.
-            Some(event) if event > asked_at => health.max(self.health),
+            Some(_) if self.last_event > asked_at => health.max(self.health),
             _ => health,
         };
-        if !status.stopped {
+        if status.stopped {
+            (self.may_not_run, self.stopped) = (Some(at), Some(at));
+        } else {
             self.runs = Some(at);
-            return Remedy::Explain;
         }
-        (self.may_not_run, self.stopped) = (Some(at), Some(at));
-        if self.has_run() || self.repairs == MAX_REPAIRS { Remedy::Explain } else { Remedy::StartAgain }
+    }
+
+    /// A `STATUS` has ended. Returns what follows.
+    pub fn on_query(&mut self, asked_at: Option<Instant>, ended_at: Instant, outcome: Outcome) -> Remedy {
+        self.query = Some(Query { asked_at, ended_at, outcome });
+        match self.status() {
+            Some(status) if status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS => Remedy::StartAgain,
+            Some(_) => Remedy::Explain,
+            None => {
+                self.may_not_run = Some(ended_at);
+                Remedy::Explain
+            }
+        }
     }
 
     /// An error of the network was reported, or `STOP` was not confirmed.
@@ -189,7 +188,7 @@ impl Bus {
     /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
     pub fn outcome(&self) -> Option<&Outcome> {
         let query = self.query.as_ref()?;
-        let is_current = Some(query.ended_at) >= self.last_frame && Some(query.asked_at) > self.last_start;
+        let is_current = Some(query.ended_at) >= self.last_frame && query.asked_at > self.last_start;
         is_current.then_some(&query.outcome)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::cli::limiter::Limiter;
-use crate::cli::messages::Messages;
+use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
 use crate::format::event::{ControllerEvent, StateChange};
 use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
@@ -18,14 +18,14 @@ pub(crate) struct Console<'a> {
     limiter: Limiter,
     channel: Channel,
     began: Instant,
-    /// Messages about the datagram that was read last.
+    /// What to report of the datagram that was read last.
     pending: Vec<Quote>,
 }
 
-/// A message that quotes the gateway.
+/// A line of the gateway's that is to be reported.
 struct Quote {
+    prefix: String,
     text: String,
-    message: String,
     is_debug: bool,
 }
 
@@ -35,6 +35,7 @@ pub(crate) struct Content {
     /// It holds a frame of the session's CAN port: data.
     pub has_frame: bool,
     pub has_ok: bool,
+    pub has_refusal: bool,
     /// The last event of the port that no frame follows.
     pub event: Option<StateChange>,
     pub status: Option<Status>,
@@ -57,6 +58,7 @@ impl Content {
                     continue;
                 }
                 Line::Reply(Reply::Ok) => content.has_ok = true,
+                Line::Reply(Reply::Refused(_)) => content.has_refusal = true,
                 Line::Frame(line) if is_of(line, channel) => content.event = None,
                 Line::Event(line) => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
@@ -92,42 +94,40 @@ impl<'a> Console<'a> {
             return content;
         }
         let pending = &mut self.pending;
-        let mut quote = |line: &[u8], message: &dyn Fn(&str) -> String| {
-            let text = escape_truncated(line);
-            pending.push(Quote { message: message(&text), text, is_debug: false });
-        };
-        self.printer.print(datagram, |notice| match notice {
-            // A command of ours is dealt with elsewhere.
-            Notice::Refusal(_) if may_be_ours => {}
-            Notice::Refusal(line) => quote(line, &|text| format!("the gateway refused a command: {text}")),
-            Notice::Event { line, received } => quote(line, &|text| {
-                let (seconds, micros) = (received.as_secs(), received.subsec_micros());
-                format!("({seconds}.{micros:06}) the gateway reports: {text}")
-            }),
-            Notice::Malformed(line, fault) => {
-                quote(line, &|text| format!("malformed line ({fault}), left out; more will only be counted: {text}"));
-            }
+        self.printer.print(datagram, |notice| {
+            let (line, prefix) = match notice {
+                // A command of ours is dealt with elsewhere.
+                Notice::Refusal(_) if may_be_ours => return,
+                Notice::Refusal(line) => (line, "the gateway refused a command: ".to_owned()),
+                Notice::Event { line, received } => {
+                    let (seconds, micros) = (received.as_secs(), received.subsec_micros());
+                    (line, format!("({seconds}.{micros:06}) the gateway reports: "))
+                }
+                Notice::Malformed(line, fault) => {
+                    (line, format!("malformed line ({fault}), left out; more will only be counted: "))
+                }
+            };
+            pending.push(Quote { prefix, text: escape_truncated(line), is_debug: false });
         });
         content
     }
 
     /// Takes a datagram of the handshake, which is no data. [`Console::report`] must follow.
     pub fn note_early(&mut self, datagram: &[u8]) {
-        for line in lines(datagram).filter(|line| !matches!(Line::classify(line), Line::Frame(_))) {
-            let text = escape_truncated(line);
-            self.pending.push(Quote { message: format!("received {text}"), text, is_debug: true });
+        let is_verbose = self.messages.verbosity == Verbosity::Verbose;
+        for line in lines(datagram).filter(|line| is_verbose && !matches!(Line::classify(line), Line::Frame(_))) {
+            self.pending.push(Quote { prefix: "received ".to_owned(), text: escape_truncated(line), is_debug: true });
         }
     }
 
     /// Reports what concerns the operator of the datagram that was read at `now`.
     pub fn report(&mut self, now: Instant) {
-        for Quote { text, message, is_debug } in std::mem::take(&mut self.pending) {
-            if is_debug && !self.messages.is_verbose() || !self.limiter.admits(now, &text) {
-                continue;
+        for Quote { prefix, text, is_debug } in std::mem::take(&mut self.pending) {
+            let Some(suppressed) = self.limiter.admits(now, &text) else { continue };
+            if suppressed > 0 {
+                self.messages.warn(format_args!("messages of the gateway not shown: {suppressed}"));
             }
-            if let Some(summary) = self.limiter.take_summary() {
-                self.messages.warn(summary);
-            }
+            let message = format_args!("{prefix}{text}");
             if is_debug { self.debug(now, message) } else { self.messages.warn(message) }
         }
     }
@@ -139,6 +139,6 @@ impl<'a> Console<'a> {
 
     /// Messages that did not go to stderr.
     pub fn not_shown(&self) -> u64 {
-        self.limiter.suppressed() + self.messages.lost()
+        self.limiter.suppressed + self.messages.sink.lost()
     }
 }

@@ -23,42 +23,32 @@ pub(crate) struct Limiter {
     window_ends_at: Option<Instant>,
     /// How often each line was shown in the window. Events that the protocol names count by their kind, without a text.
     shown: HashMap<(StateChange, String), u64>,
-    suppressed: u64,
-    /// How many of them belong into the next summary, now or when the window is over.
+    /// How many lines were not shown in all, and of them in this window.
+    pub suppressed: u64,
     unreported: u64,
-    summary: Option<String>,
 }
 
 impl Limiter {
-    /// Whether this line of the gateway's is shown at `now`, after the summary, if there is one; otherwise it is counted.
-    pub fn admits(&mut self, now: Instant, text: &str) -> bool {
+    /// Whether this line of the gateway's is shown at `now`; otherwise it is counted. `Some`: how many lines earlier windows
+    /// suppressed, to be reported before it.
+    pub fn admits(&mut self, now: Instant, text: &str) -> Option<u64> {
+        let mut unreported = 0;
         if self.window_ends_at.is_none_or(|ends_at| now >= ends_at) {
             self.window_ends_at = Some(now + WINDOW);
             self.shown.clear();
-            let count = mem::take(&mut self.unreported);
-            self.summary = (count > 0).then(|| format!("messages of the gateway not shown: {count}"));
+            // The first line of a window is always shown.
+            unreported = mem::take(&mut self.unreported);
         }
         let change = ControllerEvent::parse(text.as_bytes()).map_or(StateChange::Other, |event| event.change);
         let key = (change, if change == StateChange::Other { text.to_owned() } else { String::new() });
         let of_its_kind: u64 = self.shown.iter().filter(|(key, _)| key.0 == change).map(|(_, shown)| shown).sum();
-        let is_shown = of_its_kind < MAX_OTHERS && self.shown.get(&key).is_none_or(|&shown| shown < MAX_SAME);
-        if is_shown {
-            *self.shown.entry(key).or_default() += 1;
-        } else {
+        if of_its_kind >= MAX_OTHERS || self.shown.get(&key).is_some_and(|&shown| shown >= MAX_SAME) {
             self.suppressed += 1;
             self.unreported += 1;
+            return None;
         }
-        is_shown
-    }
-
-    /// What earlier windows suppressed; to be shown before the line that [`Limiter::admits`] has just admitted.
-    pub fn take_summary(&mut self) -> Option<String> {
-        self.summary.take()
-    }
-
-    /// How many lines were suppressed in all.
-    pub fn suppressed(&self) -> u64 {
-        self.suppressed
+        *self.shown.entry(key).or_default() += 1;
+        Some(unreported)
     }
 }
 

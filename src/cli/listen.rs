@@ -1,5 +1,6 @@
 //! `can-listen`: acquires everything that can fail, then runs a session.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let began = Instant::now();
     let shutdown = Arc::new(Shutdown::default());
     let can_stop = options.common.can_stop_command_line();
-    let terminal = shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
+    shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
     let is_terminal = io::stdout().is_terminal();
     if options.format == Format::Pcap && is_terminal {
         let message = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
@@ -64,53 +65,34 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
-    debug_socket(&bus, messages, began);
-    let stdout = open_stdout(options.format, messages, began)?;
+    let debug = |message: &dyn Display| messages.debug(began.elapsed(), message);
+    if let Ok(local) = bus.local_addr() {
+        debug(&format_args!("sending from {local}"));
+    }
+    let granted = bus.receive_buffer();
+    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
+    debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
+    let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
+    let stdout = Stdout::open(file.into(), options.format)
+        .context("cannot continue the file on stdout (use another, or repair this one)")?;
+    match (stdout.found, advice::found(stdout.found)) {
+        (Found::Unreadable, Some(message)) => debug(&message),
+        (_, Some(message)) => messages.warn(message),
+        (_, None) => {}
+    }
     // A time stamp is the time of reading, and people read a terminal.
-    bus.set_max_rest(match options.format {
-        Format::Raw if is_terminal => Duration::ZERO,
-        Format::Raw if stdout.is_regular => MAX_REST_INTO_FILE,
-        Format::Raw => MAX_REST,
-        _ => Duration::ZERO,
-    });
+    if options.format == Format::Raw && !is_terminal {
+        bus.set_max_rest(if stdout.is_regular { MAX_REST_INTO_FILE } else { MAX_REST });
+    }
     let preamble = stdout.preamble();
     let output = Spool::start(stdout, bus.waker())
         .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
+    let unix_time = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
     if let Some(warning) = advice::filter_limit(&options.filters) {
         messages.warn(warning);
     }
     let console = Console::new(messages, printer, channel, began);
-    Ok(Session::new(options, others, bus, console, output, shutdown, terminal).run())
-}
-
-/// The time since 1970.
-fn unix_time() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn debug_socket(bus: &Connection, messages: &Messages, began: Instant) {
-    if let Ok(local) = bus.local_addr() {
-        messages.debug(began.elapsed(), format_args!("sending from {local}"));
-    }
-    let granted = bus.receive_buffer();
-    let requested = if granted < RECEIVE_BUFFER {
-        format!(" of {} KiB; {LARGER_BUFFER}", RECEIVE_BUFFER >> 10)
-    } else {
-        String::new()
-    };
-    messages.debug(began.elapsed(), format_args!("receive buffer: {} KiB granted{requested}", granted >> 10));
-}
-
-/// Opens stdout, and reports how the session continues the file there.
-fn open_stdout(format: Format, messages: &Messages, began: Instant) -> Result<Stdout> {
-    let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
-    let stdout = Stdout::open(file.into(), format).map_err(|error| anyhow!(advice::stdout_open_error(&error)))?;
-    match (stdout.found, advice::found(stdout.found)) {
-        (Found::Unreadable, Some(message)) => messages.debug(began.elapsed(), message),
-        (_, Some(message)) => messages.warn(message),
-        (_, None) => {}
-    }
-    Ok(stdout)
+    Ok(Session::new(options, others, bus, console, output, shutdown).run())
 }

@@ -41,8 +41,8 @@ pub(crate) trait Sink: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct Messages {
     program: &'static str,
-    verbosity: Verbosity,
-    sink: Arc<dyn Sink>,
+    pub verbosity: Verbosity,
+    pub sink: Arc<dyn Sink>,
 }
 
 impl Messages {
@@ -69,13 +69,9 @@ impl Messages {
         Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost })))
     }
 
-    pub fn is_verbose(&self) -> bool {
-        self.verbosity == Verbosity::Verbose
-    }
-
     /// Prints a step and its time, under `--verbose`.
     pub fn debug(&self, since_start: Duration, message: impl Display) {
-        if self.is_verbose() {
+        if self.verbosity == Verbosity::Verbose {
             self.warn(format_args!("{:.3} s: {message}", since_start.as_secs_f64()));
         }
     }
@@ -90,11 +86,6 @@ impl Messages {
     /// Prints a message.
     pub fn warn(&self, message: impl Display) {
         self.sink.put(format!("{}: {message}\n", self.program));
-    }
-
-    /// How many messages were not shown.
-    pub fn lost(&self) -> u64 {
-        self.sink.lost()
     }
 }
 

@@ -42,13 +42,13 @@ pub(crate) fn end(
     report: impl FnOnce(Written) -> Report,
 ) -> Exit {
     output.close();
-    let written = wait_for(
-        |timeout| output.wait_written(timeout),
-        || {
-            let hint = shutdown.quit_hint();
-            messages.warn(format_args!("waiting for the process reading stdout; {hint}, discarding unwritten output"));
-        },
-    );
+    let warn_of_wait = |whom: &str, effect: &str| {
+        messages.warn(format_args!("waiting for {whom}; {}{effect}", shutdown.quit_hint()));
+    };
+    let written = output.wait_written(Some(SHUTDOWN_NOTICE_AFTER)).or_else(|| {
+        warn_of_wait("the process reading stdout", ", discarding unwritten output");
+        output.wait_written(None)
+    });
     let report = report(written.unwrap_or_default());
     for line in report.lines() {
         if report.has_losses() { messages.warn(line) } else { messages.info(line) }
@@ -57,12 +57,10 @@ pub(crate) fn end(
     let error = match report.written.error {
         Some(error) => (!reader_is_gone).then_some(error),
         None => {
-            let synced = wait_for(
-                |timeout| output.wait_synced(timeout),
-                || {
-                    messages.warn(format_args!("waiting for the disk to store the file; {}", shutdown.quit_hint()));
-                },
-            );
+            let synced = output.wait_synced(Some(SHUTDOWN_NOTICE_AFTER)).or_else(|| {
+                warn_of_wait("the disk to store the file", "");
+                output.wait_synced(None)
+            });
             synced.and_then(Result::err)
         }
     };
@@ -75,14 +73,6 @@ pub(crate) fn end(
         messages.warn(format_args!("{failure:#}"));
     }
     Exit::Failure(last)
-}
-
-/// Waits, and calls `notice` if it takes long.
-fn wait_for<T>(wait: impl Fn(Option<Duration>) -> Option<T>, notice: impl FnOnce()) -> Option<T> {
-    wait(Some(SHUTDOWN_NOTICE_AFTER)).or_else(|| {
-        notice();
-        wait(None)
-    })
 }
 
 impl Report {
@@ -128,10 +118,7 @@ impl Report {
 
     /// At most so many datagrams were received and not written: a batch that was cut counts as a whole.
     fn unwritten(&self) -> u64 {
-        match self.written.error {
-            Some(_) => self.stats.enqueued.saturating_sub(self.written.datagrams),
-            None => 0,
-        }
+        self.stats.enqueued.saturating_sub(self.written.datagrams)
     }
 
     /// A reader that closed its end, or whose connection was reset, has seen what it wanted.

@@ -16,7 +16,7 @@ use crate::cli::losses::Losses;
 use crate::cli::messages::Exit;
 use crate::cli::options::ListenOptions;
 use crate::cli::report::{self, Report};
-use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown, Terminal};
+use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
 use crate::gateway::{Answer, Cause, Command, Connection, Event, Failure, NetworkError, Outcome, Takeover, Verb};
@@ -37,7 +37,6 @@ pub(crate) struct Session<'a> {
     console: Console<'a>,
     output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
-    terminal: Terminal,
     stage: Stage,
     known: Bus,
     silence: Silence,
@@ -47,9 +46,8 @@ pub(crate) struct Session<'a> {
     ended: Option<Instant>,
     next_terminal_check: Instant,
     next_check: Instant,
-    /// When the latest `STATUS` was first sent, and when an answer to one was read last.
+    /// When the latest `STATUS` was first sent.
     asked_at: Option<Instant>,
-    status_read_at: Option<Instant>,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
     deletion_is_reported: bool,
@@ -61,8 +59,8 @@ pub(crate) struct Session<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// `START` has not left. `begun`: a command has.
-    Starting { begun: bool },
+    /// `START` has not left.
+    Starting,
     /// `START` has left.
     Streaming,
     /// `STOP` is to be confirmed. The user is notified of that at `notice_at`.
@@ -79,7 +77,6 @@ impl<'a> Session<'a> {
         console: Console<'a>,
         output: Arc<dyn Output>,
         shutdown: Arc<Shutdown>,
-        terminal: Terminal,
     ) -> Session<'a> {
         let now = bus.now();
         Session {
@@ -88,8 +85,7 @@ impl<'a> Session<'a> {
             console,
             output,
             shutdown,
-            terminal,
-            stage: Stage::Starting { begun: false },
+            stage: Stage::Starting,
             known: Bus::default(),
             silence: Silence::new(options.status_after, options.idle_timeout),
             losses: Losses::new(bus.receive_buffer()),
@@ -98,7 +94,6 @@ impl<'a> Session<'a> {
             next_terminal_check: now,
             next_check: now,
             asked_at: None,
-            status_read_at: None,
             late_status: None,
             deletion_is_reported: false,
             network_errors: 0,
@@ -116,20 +111,19 @@ impl<'a> Session<'a> {
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
             let deadline = self.next_deadline();
-            let may_be_ours = self.bus.is_answerable();
+            let (in_flight, may_be_ours) = (self.bus.in_flight().map(|command| command.verb), self.bus.is_answerable());
             match self.bus.next_event(deadline) {
                 Event::Early(datagram) => {
-                    self.known.has_answered |= self.stage == Stage::Starting { begun: true };
                     self.console.note_early(datagram);
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
                     let content = self.console.print(datagram, None, self.asked_at.is_some(), may_be_ours);
-                    self.on_content(None, &content);
+                    self.on_content(in_flight, &content);
                 }
                 Event::Answer { command, datagram } => {
                     let content = self.console.print(datagram, Some(command), true, true);
-                    self.on_content(Some(command), &content);
+                    self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
                 Event::InitRefused { text, was_running } => {
@@ -139,8 +133,8 @@ impl<'a> Session<'a> {
                     self.console.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
-                Event::Failed(failure) if matches!(self.stage, Stage::Starting { .. }) => {
-                    let explanation = advice::failure(&failure, self.known.has_answered);
+                Event::Failed(failure) if self.stage == Stage::Starting => {
+                    let explanation = advice::failure(&failure);
                     let others = advice::other_addresses(&failure, &self.options.common.target, &self.others);
                     return Exit::Failure(anyhow!("{explanation}{others}"));
                 }
@@ -150,7 +144,7 @@ impl<'a> Session<'a> {
                     self.on_network_error(message);
                 }
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
-                Event::Woken if matches!(self.stage, Stage::Starting { .. }) => return Exit::Quit(self.quit_message()),
+                Event::Woken if self.stage == Stage::Starting => return Exit::Quit(self.quit_message()),
                 Event::Woken => self.begin_shutdown(),
                 Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => return self.finish(),
                 Event::Timeout => self.on_timeout(),
@@ -159,9 +153,9 @@ impl<'a> Session<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let terminal = self.terminal.needs_polling().then_some(self.next_terminal_check);
+        let terminal = self.shutdown.watches_terminal().then_some(self.next_terminal_check);
         let next = match self.stage {
-            Stage::Starting { .. } => None,
+            Stage::Starting => None,
             Stage::Streaming => {
                 let must_ask_again = self.bus.is_idle().then(|| self.known.must_ask_again());
                 let silence = self.silence.wakes_at(self.last_data(), must_ask_again);
@@ -201,11 +195,8 @@ impl<'a> Session<'a> {
         if command.verb == Verb::Start {
             self.known.on_start_sent(now);
         }
-        if let Stage::Starting { begun } = &mut self.stage {
-            *begun = true;
-            if command.verb == Verb::Start {
-                self.begin_stream(now);
-            }
+        if command.verb == Verb::Start && self.stage == Stage::Starting {
+            self.begin_stream(now);
         }
     }
 
@@ -221,27 +212,22 @@ impl<'a> Session<'a> {
         self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
     }
 
-    /// A datagram of the stream was read and printed; it answers this command if one is given.
-    fn on_content(&mut self, answered: Option<Command>, content: &Content) {
+    /// A datagram of the stream was read and printed, while this command was in flight.
+    fn on_content(&mut self, in_flight: Option<Verb>, content: &Content) {
         let now = self.bus.received_at();
-        self.known.has_answered = true;
         if content.has_frame {
             self.on_frame(now);
         }
         if let Some(change) = content.event {
             self.known.on_event(now, change);
         }
-        let answers_start = answered.is_some_and(|command| command.verb == Verb::Start);
-        if content.has_ok && answers_start && self.stage == Stage::Streaming {
-            self.known.on_started(now);
-        }
-        if content.status.is_none() && answered.is_some_and(|command| command.verb == Verb::Status) {
-            self.known.on_doubt(now);
-        }
-        if let Some(status) = content.status {
-            self.status_read_at = Some(now);
+        match (in_flight, content.status) {
+            (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
+            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
+            (Some(Verb::Status), None) if content.has_refusal => self.known.on_doubt(now),
             // What a late one says is compared with what was read up to now, so that is read first.
-            self.late_status = Some((now, status)).filter(|_| answered.is_none() && self.known.takes_late_status());
+            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
+            _ => {}
         }
         self.console.report(now);
         if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
@@ -302,10 +288,7 @@ impl<'a> Session<'a> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let is_status = matches!(outcome, Outcome::Answered(Answer::Status(_)));
-        let ended_at = self.status_read_at.filter(|_| is_status).unwrap_or(now);
-        let remedy = self.known.on_query(self.asked_at.unwrap_or(now), ended_at, outcome);
-        let network = self.bus.network_error();
+        let remedy = self.known.on_query(self.asked_at, now, outcome);
         let (is_warning, message) = match remedy {
             Remedy::StartAgain => {
                 let message = advice::start_again(self.options, &self.known);
@@ -315,7 +298,7 @@ impl<'a> Session<'a> {
                 (self.known.has_flags(), message)
             }
             Remedy::Explain => {
-                let explanation = advice::no_data(self.options, self.bus.gateway(), &self.known, network);
+                let explanation = advice::no_data(self.options, &self.bus, &self.known);
                 if !self.silence.tells(&explanation) {
                     return;
                 }
@@ -331,7 +314,7 @@ impl<'a> Session<'a> {
     fn on_failure(&mut self, failure: Failure) {
         let now = self.bus.read_up_to();
         let is_refused = matches!(failure.cause, Cause::Refused(_));
-        let message = advice::failure(&failure, self.known.has_answered);
+        let message = advice::failure(&failure);
         if failure.command.verb == Verb::Stop {
             if is_refused {
                 self.known.on_stop_refused(now)
@@ -344,7 +327,7 @@ impl<'a> Session<'a> {
         if is_refused {
             self.known.on_start_refused(now);
         }
-        if !is_refused && (self.known.has_frames() || self.console.printer.is_complete()) {
+        if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
             self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
@@ -377,7 +360,7 @@ impl<'a> Session<'a> {
         let now = self.bus.read_up_to();
         if self.next_terminal_check <= now {
             self.next_terminal_check = now + CHECK_INTERVAL;
-            self.terminal.check();
+            self.shutdown.check_terminal();
         }
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
@@ -393,7 +376,8 @@ impl<'a> Session<'a> {
     }
 
     fn on_silence(&mut self, now: Instant) {
-        if let Some((_, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
+        if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
+            self.known.on_status(self.asked_at, at, status);
             self.on_query(now, Outcome::Answered(Answer::Status(status)));
         }
         let last_data = self.last_data();
@@ -401,7 +385,7 @@ impl<'a> Session<'a> {
         if self.idle_at().is_some_and(|at| at <= now) {
             let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
             let gateway = self.bus.gateway();
-            let explanation = advice::no_data(self.options, gateway, &self.known, self.bus.network_error());
+            let explanation = advice::no_data(self.options, &self.bus, &self.known);
             let message = format!("no data from {gateway} for {seconds} s (--idle-timeout): {explanation}");
             self.failures.push(anyhow!(message));
             return self.begin_shutdown();
@@ -471,8 +455,8 @@ impl<'a> Session<'a> {
 
     /// What a signal during the handshake leaves behind.
     fn quit_message(&self) -> String {
-        match (self.stage, self.bus.takeover()) {
-            (Stage::Starting { begun: false }, _) => "exited before anything was sent".to_owned(),
+        match (self.bus.has_sent(), self.bus.takeover()) {
+            (false, _) => "exited before anything was sent".to_owned(),
             (_, takeover @ Takeover::Stopped { was_running: true }) => {
                 format!("exited during the handshake{}", advice::takeover(takeover))
             }

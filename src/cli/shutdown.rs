@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::messages::{Exit, Messages, finish};
 use crate::gateway::Waker;
+use crate::proc;
 
 /// How long the shutdown waits for the gateway, or for the process reading stdout, before the user is informed.
 pub(crate) const SHUTDOWN_NOTICE_AFTER: Duration = Duration::from_secs(1);
@@ -31,7 +32,11 @@ pub(crate) struct Shutdown {
     /// The gateway has confirmed that the bus is halted.
     pub bus_is_stopped: AtomicBool,
     /// A signal came; the next one exits at once.
-    pub signalled: AtomicBool,
+    signalled: AtomicBool,
+    /// The closing of the terminal must not end the session: SIGHUP was ignored at the start. `ctrlc` handles it even then,
+    /// and cannot say which signal came. So a signal counts as SIGHUP if the terminal has just closed.
+    survives_terminal: AtomicBool,
+    terminal_closed_at: OnceLock<Instant>,
 }
 
 impl Shutdown {
@@ -41,16 +46,15 @@ impl Shutdown {
     /// # Errors
     ///
     /// The system's, or that a handler is installed already.
-    pub fn handle_signals(self: &Arc<Self>, messages: &Messages, can_stop: String) -> Result<Terminal, ctrlc::Error> {
-        let ignores_hangup = hangup_is_ignored().unwrap_or(false) && has_terminal().unwrap_or(false);
-        let terminal = Terminal { closed_at: ignores_hangup.then(Arc::default) };
-        let (shutdown, messages, watched) = (Arc::clone(self), messages.clone(), terminal.clone());
+    pub fn handle_signals(self: &Arc<Self>, messages: &Messages, can_stop: String) -> Result<(), ctrlc::Error> {
+        self.survives_terminal.store(hangup_is_ignored() && has_terminal() == Some(true), Relaxed);
+        let (shutdown, messages) = (Arc::clone(self), messages.clone());
         let mut last: Option<Instant> = None;
         ctrlc::set_handler(move || {
             if last.is_some_and(|last| last.elapsed() < SIGNAL_DEBOUNCE) {
                 return;
             }
-            let is_hangup = watched.has_just_closed();
+            let is_hangup = shutdown.terminal_has_just_closed();
             last = Some(Instant::now());
             if is_hangup {
                 messages.warn(
@@ -60,8 +64,7 @@ impl Shutdown {
             } else if let Some(message) = shutdown.on_signal(&messages, &can_stop) {
                 process::exit(finish(&messages, Exit::Quit(message)).into());
             }
-        })?;
-        Ok(terminal)
+        })
     }
 
     /// The program exits at once if there is a message for that.
@@ -84,45 +87,31 @@ impl Shutdown {
     pub fn quit_hint(&self) -> &'static str {
         if self.signalled.load(Relaxed) { "press Ctrl-C to quit now" } else { "press Ctrl-C twice to quit now" }
     }
-}
 
-/// The controlling terminal, where its closing must not end the session: `ctrlc` handles SIGHUP even if it was ignored, and
-/// cannot say which signal came. So a signal counts as SIGHUP if that was ignored at the start and the terminal has just
-/// closed.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Terminal {
-    /// When it was first found closed; `None` if that makes no difference.
-    closed_at: Option<Arc<OnceLock<Instant>>>,
-}
-
-impl Terminal {
-    /// Whether [`Terminal::check`] must be called, about once a second.
-    pub fn needs_polling(&self) -> bool {
-        self.closed_at.as_ref().is_some_and(|closed_at| closed_at.get().is_none())
+    /// Whether [`Shutdown::check_terminal`] must be called, about once a second.
+    pub fn watches_terminal(&self) -> bool {
+        self.survives_terminal.load(Relaxed) && self.terminal_closed_at.get().is_none()
     }
 
-    /// Records whether it is closed. A shell that exits takes the terminal away from its background processes without a
+    /// Records whether the terminal is closed. A shell that exits takes it away from its background processes without a
     /// signal; the next signal is then a request to end.
-    pub fn check(&self) {
-        if let Some(closed_at) = &self.closed_at {
-            if closed_at.get().is_none() && has_terminal() == Some(false) {
-                let _ = closed_at.set(Instant::now());
-            }
+    pub fn check_terminal(&self) {
+        if self.watches_terminal() && has_terminal() == Some(false) {
+            let _ = self.terminal_closed_at.set(Instant::now());
         }
     }
 
     /// Waits for a moment: a shell can send SIGHUP before it gives the terminal up.
-    fn has_just_closed(&self) -> bool {
+    fn terminal_has_just_closed(&self) -> bool {
         const CHECKS: u32 = 30;
-        let Some(closed_at) = &self.closed_at else { return false };
         for _ in 0..CHECKS {
-            self.check();
-            if let Some(closed_at) = closed_at.get() {
-                return closed_at.elapsed() < HANGUP_GRACE;
+            self.check_terminal();
+            if !self.watches_terminal() {
+                break;
             }
             thread::sleep(HANGUP_GRACE / CHECKS);
         }
-        false
+        self.terminal_closed_at.get().is_some_and(|closed_at| closed_at.elapsed() < HANGUP_GRACE)
     }
 }
 
@@ -130,21 +119,16 @@ impl Terminal {
 /// its place, which a shell's `> /dev/null` does not. A parent process can have done the same on purpose.
 pub(crate) fn stdout_was_closed() -> bool {
     const NULL_DEVICE: u64 = 1 << 8 | 3;
-    const ACCESS_MODE: u32 = 3;
-    const READ_WRITE: u32 = 2;
+    const ACCESS_MODE: u64 = 3;
+    const READ_WRITE: u64 = 2;
     let is_null_device = fs::metadata("/proc/self/fd/1").is_ok_and(|metadata| metadata.rdev() == NULL_DEVICE);
-    let flags = fs::read_to_string("/proc/self/fdinfo/1").ok().and_then(|info| {
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-        u32::from_str_radix(flags.trim(), 8).ok()
-    });
+    let flags = proc::number("/proc/self/fdinfo/1", "flags:", 0, 8);
     is_null_device && flags.is_some_and(|flags| flags & ACCESS_MODE == READ_WRITE)
 }
 
-/// The bit of SIGHUP, signal 1, in the mask of ignored signals (proc(5), `SigIgn`).
-fn hangup_is_ignored() -> Option<bool> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    Some(u64::from_str_radix(mask.trim(), 16).ok()? & 1 == 1)
+/// The bit of SIGHUP, signal 1, in the mask of ignored signals (proc(5)).
+fn hangup_is_ignored() -> bool {
+    proc::number("/proc/self/status", "SigIgn:", 0, 16).is_some_and(|signals| signals & 1 == 1)
 }
 
 /// Whether there is a controlling terminal: `tty_nr`, the fifth field after the name in brackets (proc(5)).

@@ -93,6 +93,9 @@ pub struct Connection {
     /// Nothing is sent any more.
     is_mute: bool,
     network_error: Option<NetworkError>,
+    /// A command has left, and something has come from the gateway since.
+    has_sent: bool,
+    has_answered: bool,
     handshake_frames: u64,
     moderation: Option<Moderation>,
     /// How long to rest before the next read. Reads do not block while there is one.
@@ -214,6 +217,8 @@ impl Connection {
             woken_is_reported: false,
             is_mute: false,
             network_error: None,
+            has_sent: false,
+            has_answered: false,
             handshake_frames: 0,
             moderation: None,
             rest: None,
@@ -369,6 +374,16 @@ impl Connection {
         self.read_up_to
     }
 
+    /// Whether a command has left.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
+    /// Whether something has come from the gateway since the first command left.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// The gateway's address.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
@@ -413,6 +428,11 @@ impl Connection {
     /// Whether this machine no longer has the local address, and would speak to the gateway from another one.
     pub(crate) fn address_is_lost(&self) -> bool {
         self.transport.address_is_lost()
+    }
+
+    /// The command that was begun and may still be answered.
+    pub(crate) fn in_flight(&self) -> Option<Command> {
+        self.sequencer.in_flight()
     }
 
     /// Whether a reply that comes can be one to a command of ours.
@@ -467,7 +487,7 @@ impl Connection {
             self.update_read_up_to(&received);
             match received {
                 Ok(length) => {
-                    self.received_at = self.now;
+                    (self.received_at, self.has_answered) = (self.now, self.has_sent);
                     return self.on_datagram(length);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -490,6 +510,7 @@ impl Connection {
             (Ok(()), Some(error @ NetworkError::Receive(_))) if attempt > 1 && !error.port_is_closed() => Some(error),
             (Ok(()), _) => None,
         };
+        self.has_sent |= left;
         self.sequencer.on_sent(self.now, left);
         if left && command.verb == Verb::Start {
             self.stage = Stage::Streaming;
@@ -530,7 +551,8 @@ impl Connection {
 
     /// Adds what only the connection knows.
     fn complete(&mut self, failure: Failure) -> Failure {
-        Failure { gateway: Some(self.gateway), network_error: self.network_error.take(), ..failure }
+        let (gateway, network_error) = (Some(self.gateway), self.network_error.take());
+        Failure { gateway, network_error, has_answered: self.has_answered, ..failure }
     }
 
     fn catch_up(&mut self) {

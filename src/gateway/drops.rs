@@ -5,35 +5,34 @@
 //! (`Udp6InErrors` in `/proc/net/snmp6`) is the sum over all sockets and cheap, so the table is read only when that has
 //! changed. Datagrams that arrive meanwhile wait in the queue, so while the stream runs it is read only where it is short.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
+
+use crate::proc;
 
 /// The maximum number of times that the table is read until it has the socket's line. The kernel hands it over in pieces
 /// and can leave out a line when another socket is closed between two of them.
 const TABLE_ATTEMPTS: u32 = 4;
 
 /// How many sockets a table can have that is read while the stream runs.
-const MAX_SOCKETS: u32 = 200;
+const MAX_SOCKETS: u64 = 200;
 
 /// How long the last reading of such a table took, at most. A stock buffer at 20,000 datagrams a second lasts 14 ms.
 const MAX_READING: Duration = Duration::from_millis(3);
 
 /// Counts the datagrams that the kernel dropped for one socket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct DropCounter {
     is_ipv4: bool,
     /// `/proc/net`.
-    proc_path: PathBuf,
+    proc_path: &'static str,
     /// Where it is known.
     inode: Option<u64>,
     /// The errors of all sockets, as of before the last reading of the table.
     all_errors: Option<u64>,
-    /// The kernel's counter. It has 32 bits, so it must be read before it has wrapped around.
-    last_reading: Option<u32>,
     /// How long the last reading of the table took.
     reading_took: Duration,
     drops: Drops,
@@ -53,17 +52,8 @@ impl DropCounter {
     /// For a socket that was just opened: it has dropped nothing, so the table is not read.
     pub fn new(socket: &UdpSocket) -> DropCounter {
         let is_ipv4 = socket.local_addr().is_ok_and(|address| address.is_ipv4());
-        let inode = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok();
-        let inode = inode.and_then(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-        let mut counter = DropCounter {
-            is_ipv4,
-            proc_path: "/proc/net".into(),
-            inode,
-            all_errors: None,
-            last_reading: Some(0),
-            reading_took: Duration::ZERO,
-            drops: Drops::default(),
-        };
+        let inode = fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).map(|socket| socket.ino()).ok();
+        let mut counter = DropCounter { is_ipv4, proc_path: "/proc/net", inode, ..DropCounter::default() };
         counter.all_errors = counter.all_errors();
         counter
     }
@@ -78,11 +68,10 @@ impl DropCounter {
         let began = Instant::now();
         let reading = (0..TABLE_ATTEMPTS).find_map(|_| self.read_table());
         self.reading_took = began.elapsed();
-        if let (Some(last), Some(reading)) = (self.last_reading, reading) {
-            self.drops.count += u64::from(reading.wrapping_sub(last));
-        }
-        if reading.is_some() {
-            (self.all_errors, self.last_reading) = (all_errors, reading);
+        if let Some(reading) = reading {
+            // The kernel's counter has 32 bits, so it must be read before it has wrapped around.
+            self.drops.count += u64::from(reading.wrapping_sub(self.drops.count as u32));
+            self.all_errors = all_errors;
         }
         self.drops.is_lower_bound = reading.is_none();
         self.drops
@@ -90,16 +79,13 @@ impl DropCounter {
 
     /// The same, if the table is short or need not be read.
     pub fn check(&mut self) -> Option<Drops> {
-        if !self.is_current(self.all_errors()) && !self.is_quick() {
-            // It may have been slow by chance.
-            self.reading_took /= 2;
-            return None;
+        let is_quick = || self.reading_took < MAX_READING && self.sockets().is_some_and(|count| count <= MAX_SOCKETS);
+        if self.is_current(self.all_errors()) || is_quick() {
+            return Some(self.count());
         }
-        Some(self.count())
-    }
-
-    fn is_quick(&self) -> bool {
-        self.reading_took < MAX_READING && self.sockets().is_some_and(|count| count <= MAX_SOCKETS)
+        // It may have been slow by chance.
+        self.reading_took /= 2;
+        None
     }
 
     fn is_current(&self, all_errors: Option<u64>) -> bool {
@@ -107,34 +93,28 @@ impl DropCounter {
     }
 
     /// How many sockets the table has: `UDP: inuse` in `sockstat`, `UDP6: inuse` in `sockstat6`.
-    fn sockets(&self) -> Option<u32> {
-        let (file, prefix) = if self.is_ipv4 { ("sockstat", "UDP: inuse ") } else { ("sockstat6", "UDP6: inuse ") };
-        let text = fs::read_to_string(self.proc_path.join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix(prefix))?.split(' ').next()?.parse().ok()
+    fn sockets(&self) -> Option<u64> {
+        if self.is_ipv4 { self.number("sockstat", "UDP: inuse", 0) } else { self.number("sockstat6", "UDP6: inuse", 0) }
     }
 
     /// The errors of receiving of all sockets of this network namespace, drops included.
     fn all_errors(&self) -> Option<u64> {
-        if self.is_ipv4 {
-            let text = fs::read_to_string(self.proc_path.join("snmp")).ok()?;
-            // One line with the names, one with the values.
-            let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
-            let column = lines.next()?.split(' ').position(|name| name == "InErrors")?;
-            lines.next()?.split(' ').nth(column)?.parse().ok()
-        } else {
-            let text = fs::read_to_string(self.proc_path.join("snmp6")).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("Udp6InErrors"))?.trim().parse().ok()
-        }
+        /// Of `InErrors`, in the line with the values; an earlier one has the names.
+        const COLUMN: usize = 2;
+        if self.is_ipv4 { self.number("snmp", "Udp:", COLUMN) } else { self.number("snmp6", "Udp6InErrors", 0) }
+    }
+
+    fn number(&self, file: &str, prefix: &str, column: usize) -> Option<u64> {
+        proc::number(&format!("{}/{file}", self.proc_path), prefix, column, 10)
     }
 
     fn read_table(&self) -> Option<u32> {
         const INODE: usize = 9;
-        let inode = self.inode?;
-        let table = File::open(self.proc_path.join(if self.is_ipv4 { "udp" } else { "udp6" })).ok()?;
-        BufReader::new(table).lines().skip(1).map_while(Result::ok).find_map(|line| {
-            let mut columns = line.split_ascii_whitespace();
-            (columns.nth(INODE)?.parse() == Ok(inode)).then(|| columns.last()?.parse().ok()).flatten()
-        })
+        let inode = self.inode?.to_string();
+        let file = if self.is_ipv4 { "udp" } else { "udp6" };
+        let table = fs::read_to_string(format!("{}/{file}", self.proc_path)).ok()?;
+        let mut lines = table.lines().map(str::split_ascii_whitespace);
+        lines.find(|columns| columns.clone().nth(INODE) == Some(&inode))?.last()?.parse().ok()
     }
 }
 
@@ -177,7 +157,7 @@ mod tests {
         overflow(&socket);
         let seen = counter.count();
         assert!(seen.count > 0 && !seen.is_lower_bound, "{seen:?}");
-        let proc_path = std::mem::replace(&mut counter.proc_path, PathBuf::from("/nowhere"));
+        let proc_path = std::mem::replace(&mut counter.proc_path, "/nowhere");
         assert_eq!(counter.count(), Drops { count: seen.count, is_lower_bound: true });
         overflow(&socket);
         counter.proc_path = proc_path;
@@ -187,8 +167,7 @@ mod tests {
     #[test]
     fn without_proc_nothing_is_known() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let proc_path = PathBuf::from("/nowhere");
-        let mut counter = DropCounter { proc_path, inode: None, ..DropCounter::new(&socket) };
+        let mut counter = DropCounter { proc_path: "/nowhere", inode: None, ..DropCounter::new(&socket) };
         assert_eq!(counter.count(), Drops { count: 0, is_lower_bound: true });
     }
 

@@ -201,6 +201,8 @@ pub struct Failure {
     pub gateway: Option<SocketAddr>,
     /// The network's latest error since the command was last sent; likewise.
     pub network_error: Option<NetworkError>,
+    /// Whether something has come from the gateway since the first command left; likewise.
+    pub has_answered: bool,
 }
 
 /// Decides which command follows which outcome.
@@ -562,7 +564,7 @@ impl Sequencer {
 
     fn failure(&self, verb: Verb, cause: Cause) -> Failure {
         let command = self.command(verb);
-        Failure { command, cause, takeover: self.takeover, gateway: None, network_error: None }
+        Failure { command, cause, takeover: self.takeover, gateway: None, network_error: None, has_answered: false }
     }
 }
 

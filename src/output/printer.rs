@@ -51,9 +51,7 @@ impl Printer {
 
     /// Enqueues what precedes all data.
     pub fn begin(&mut self) {
-        if !self.preamble.is_empty() {
-            let _ = self.output.push(self.preamble, 0);
-        }
+        let _ = self.output.push(self.preamble, 0);
     }
 
     /// Whether everything that was requested is printed.
@@ -78,22 +76,14 @@ impl Printer {
             }
         };
         let frames = self.encoder.write(datagram, &self.unix_time, self.remaining, &mut self.encoded, on_line);
-        if !self.encoded.is_empty() {
-            self.enqueue(frames);
+        if self.encoded.is_empty() {
+            return;
         }
-    }
-
-    fn enqueue(&mut self, new_frames: u64) {
         match self.output.push(&self.encoded, 1) {
             Ok(()) => {
                 self.stats.enqueued += 1;
-                self.remaining -= match &mut self.stats.frames {
-                    None => 1,
-                    Some(frames) => {
-                        *frames += new_frames;
-                        new_frames
-                    }
-                };
+                self.stats.frames = self.stats.frames.map(|printed| printed + frames);
+                self.remaining -= if self.stats.frames.is_some() { frames } else { 1 };
             }
             Err(PushError::Closed) => self.stats.enqueued += 1,
             Err(PushError::Full) => self.stats.overflowed += 1,

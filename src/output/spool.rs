@@ -47,8 +47,7 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     /// Once it is closed: waits until everything is written or writing has failed, at most for `timeout` (`None`:
     /// indefinitely). `None` if that takes longer; it can then be called again.
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
-    /// Once everything is written: has a regular file stored, which the first call begins, and waits like
-    /// [`Output::wait_written`].
+    /// Once everything is written without an error: waits like [`Output::wait_written`] until a regular file is stored.
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
     /// Whether the file was deleted during the session, as of the last look: about once a minute while it is written, and
     /// after everything is.
@@ -88,7 +87,6 @@ struct State {
     closed: bool,
     is_deleted: bool,
     written: Option<Written>,
-    sync_is_requested: bool,
     synced: Option<io::Result<()>>,
 }
 
@@ -110,17 +108,12 @@ impl Spool {
     fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
         let written = self.write_to(&mut stdout, spare);
         let (has_failed, is_deleted) = (written.error.is_some(), stdout.is_deleted());
-        let mut state = self.lock();
-        (state.closed, state.is_deleted, state.written) = (true, is_deleted, Some(written));
-        drop(state);
-        self.changed.notify_all();
+        self.change(|state| (state.closed, state.is_deleted, state.written) = (true, is_deleted, Some(written)));
         if has_failed {
-            waker.wake();
+            return waker.wake();
         }
-        drop(self.wait_while(Duration::MAX, |state| !state.sync_is_requested));
-        let synced = if stdout.is_regular { stdout.sync() } else { Ok(()) };
-        self.lock().synced = Some(synced);
-        self.changed.notify_all();
+        let synced = stdout.sync();
+        self.change(|state| state.synced = Some(synced));
     }
 
     /// Writes out what is pushed, until the spool is closed and empty or writing fails.
@@ -169,6 +162,11 @@ impl Spool {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,8 +192,7 @@ impl Output for Spool {
     }
 
     fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
+        self.change(|state| state.closed = true);
     }
 
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written> {
@@ -203,8 +200,6 @@ impl Output for Spool {
     }
 
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>> {
-        self.lock().sync_is_requested = true;
-        self.changed.notify_all();
         self.wait_while(timeout.unwrap_or(Duration::MAX), |state| state.synced.is_none()).synced.take()
     }
 

@@ -1,14 +1,17 @@
 //! Stdout. A regular file there stays readable: a session continues what an earlier one left, and the piece of a line or
 //! record that a failed write has left is taken back. Pipes and terminals are left alone.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{Result, anyhow, bail, ensure};
+
 use crate::format::{Format, PCAP_HEADER, PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
+use crate::proc;
 
 /// Back-off before the next attempt to write where the last one would have blocked.
 const WRITE_BACKOFF: Duration = Duration::from_millis(5);
@@ -42,32 +45,13 @@ pub(crate) enum Found {
     CutHeader,
 }
 
-/// Why stdout cannot be continued. Nothing was changed.
-#[derive(Debug)]
-pub(crate) enum OpenError {
-    /// The system's: a pcap file cannot be read or cut.
-    Io(io::Error),
-    /// The file has something else than a pcap record of ours at this offset, or than the header at 0.
-    NotOurs(u64),
-    /// The file does not end where stdout is positioned.
-    NotAtEnd,
-    /// Another process changes the file.
-    InUse,
-}
-
-impl From<io::Error> for OpenError {
-    fn from(error: io::Error) -> OpenError {
-        OpenError::Io(error)
-    }
-}
-
 impl Stdout {
     /// Examines the file that is stdout, and removes the cut end of a pcap file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]: it cannot be continued in this format.
-    pub fn open(file: File, format: Format) -> Result<Stdout, OpenError> {
+    /// It cannot be continued in this format; nothing was changed.
+    pub fn open(file: File, format: Format) -> Result<Stdout> {
         let metadata = file.metadata()?;
         let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
         let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
@@ -98,14 +82,14 @@ impl Stdout {
 
     fn on_failure(&mut self, written: &[u8], error: io::Error) -> io::Error {
         let piece = &written[self.whole_length(written)..];
-        if !self.is_regular || piece.is_empty() || self.take_back(piece).unwrap_or(false) {
+        if !self.is_regular || piece.is_empty() || self.take_back(piece).is_ok() {
             return error;
         }
         let what = if self.is_pcap { "record" } else { "line" };
         io::Error::new(error.kind(), format!("{error}; the file ends within a {what}"))
     }
 
-    /// Waits until the file is stored, if its file system or device has such a call.
+    /// Waits until the file is stored, if it is one and its file system has such a call.
     ///
     /// # Errors
     ///
@@ -123,13 +107,14 @@ impl Stdout {
         self.is_regular && self.had_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    fn examine(&mut self, length: u64) -> Result<Found, OpenError> {
+    fn examine(&mut self, length: u64) -> Result<Found> {
         let position = if self.appends() { length } else { self.file.stream_position()? };
         if position == 0 {
             return Ok(Found::Nothing);
         }
         if self.is_pcap {
-            return if position == length { self.continue_pcap(length) } else { Err(OpenError::NotAtEnd) };
+            ensure!(position == length, "not positioned at its end; append to it with >>");
+            return self.continue_pcap(length);
         }
         let mut last = [0];
         Ok(match self.reader().and_then(|file| file.read_at(&mut last, position - 1)) {
@@ -139,22 +124,21 @@ impl Stdout {
         })
     }
 
-    fn continue_pcap(&mut self, length: u64) -> Result<Found, OpenError> {
-        let mut file = BufReader::with_capacity(64 << 10, self.reader()?);
+    fn continue_pcap(&mut self, length: u64) -> Result<Found> {
+        let reader = self.reader().map_err(|error| anyhow!("{error}; this user must be able to read it"))?;
+        let mut file = BufReader::with_capacity(64 << 10, reader);
         let mut header = Vec::new();
         file.by_ref().take(PCAP_HEADER.len() as u64).read_to_end(&mut header)?;
         let end = match PCAP_HEADER.strip_prefix(&header[..]) {
             Some([]) => records_end(file, PCAP_HEADER.len() as u64)?,
             Some(_) => 0,
-            None => return Err(OpenError::NotOurs(0)),
+            None => bail!("it is not a pcap file of this program; remove it"),
         };
         if end == length {
             return Ok(Found::WholeEnd);
         }
         // What another process appends between this look at the length and the cut is lost: microseconds.
-        if self.file.metadata()?.len() != length {
-            return Err(OpenError::InUse);
-        }
+        ensure!(self.file.metadata()?.len() == length, "another process is writing to it; end that process");
         self.truncate(end)?;
         Ok(if end == 0 { Found::CutHeader } else { Found::CutRecord(length - end) })
     }
@@ -169,18 +153,16 @@ impl Stdout {
         records_end(&bytes[begin..], begin as u64).map_or(0, |end| end as usize)
     }
 
-    /// Removes the piece that was written last; `false` if the file does not end in it any more.
-    fn take_back(&mut self, piece: &[u8]) -> io::Result<bool> {
+    /// Removes the piece that was written last, if the file still ends in it.
+    fn take_back(&mut self, piece: &[u8]) -> Result<()> {
         // With O_APPEND too this is the end of our last write, unless the position is shared, as by `>>f 2>&1`.
         let position = self.file.stream_position()?;
         let begin = position.saturating_sub(piece.len() as u64);
         let mut found = vec![0; piece.len()];
         self.reader()?.read_exact_at(&mut found, begin)?;
         // What another process appends between this look at the length and the cut is lost: microseconds, on a full disk.
-        if found != piece || self.file.metadata()?.len() != position {
-            return Ok(false);
-        }
-        self.truncate(begin).map(|()| true)
+        ensure!(found == piece && self.file.metadata()?.len() == position, "the file does not end in it");
+        Ok(self.truncate(begin)?)
     }
 
     fn truncate(&mut self, end: u64) -> io::Result<()> {
@@ -196,20 +178,20 @@ impl Stdout {
 
     /// Whether the kernel appends every write (O_APPEND); assumed if it cannot be read.
     fn appends(&self) -> bool {
-        const O_APPEND: u32 = 0o2000;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.file.as_raw_fd())).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_none_or(|flags| flags & O_APPEND != 0)
+        const O_APPEND: u64 = 0o2000;
+        let info = format!("/proc/self/fdinfo/{}", self.file.as_raw_fd());
+        proc::number(&info, "flags:", 0, 8).is_none_or(|flags| flags & O_APPEND != 0)
     }
 }
 
 /// Where the last whole record ends, if the first begins at `end`.
-fn records_end(mut records: impl Read, mut end: u64) -> Result<u64, OpenError> {
+fn records_end(mut records: impl Read, mut end: u64) -> Result<u64> {
     let mut record = Vec::new();
     loop {
         record.clear();
         records.by_ref().take(PCAP_RECORD_HEADER_LENGTH as u64).read_to_end(&mut record)?;
-        let length = pcap_record_length(&record).ok_or(OpenError::NotOurs(end))?;
+        let length = pcap_record_length(&record)
+            .ok_or_else(|| anyhow!("no pcap record at byte {end}; cut it there: truncate -s {end} FILE"))?;
         records.by_ref().take((length - PCAP_RECORD_HEADER_LENGTH) as u64).read_to_end(&mut record)?;
         if record.len() < length {
             return Ok(end);

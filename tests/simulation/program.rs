@@ -14,7 +14,7 @@ use crate::cli::console::Console;
 use crate::cli::messages::{Messages, Verbosity, finish};
 use crate::cli::options::{CommonOptions, ListenOptions, RetryOptions, StopOptions};
 use crate::cli::session::Session;
-use crate::cli::shutdown::{Shutdown, Terminal};
+use crate::cli::shutdown::Shutdown;
 use crate::cli::stop;
 use crate::format::{Encoder, Format, PCAP_HEADER};
 use crate::gateway::Connection;
@@ -61,7 +61,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let printer = Printer::new(encoder, preamble, options.count, Arc::new(door.clone()), unix_time);
     let console = Console::new(&messages, printer, channel, began);
     let output = Arc::new(door.clone());
-    let session = Session::new(options, Vec::new(), bus, console, output, shutdown, Terminal::default());
+    let session = Session::new(options, Vec::new(), bus, console, output, shutdown);
     finish(&messages, session.run())
 }
 

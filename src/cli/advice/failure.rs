@@ -4,10 +4,9 @@ use super::{host, is_lossy, network_error, vendor_port};
 use crate::gateway::{Cause, Command, Failure, Filter, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
-/// `has_answered`: something has come from the gateway.
-pub(crate) fn failure(failure: &Failure, has_answered: bool) -> String {
+pub(crate) fn failure(failure: &Failure) -> String {
     let hint = match &failure.cause {
-        Cause::NoReply { .. } => no_reply(failure, has_answered),
+        Cause::NoReply { .. } => no_reply(failure),
         Cause::Refused(_) => refusal(failure.command, failure.error_number()),
         Cause::InDoubt(_) => doubt(failure.command, failure.error_number()),
     };
@@ -25,10 +24,10 @@ pub(crate) fn takeover(takeover: Takeover) -> &'static str {
     }
 }
 
-fn no_reply(failure: &Failure, has_answered: bool) -> String {
+fn no_reply(failure: &Failure) -> String {
     match (&failure.network_error, failure.gateway) {
-        (Some(error), Some(gateway)) => network_error(gateway, error, has_answered),
-        (_, Some(gateway)) if !has_answered => format!(
+        (Some(error), Some(gateway)) => network_error(gateway, error, failure.has_answered),
+        (_, Some(gateway)) if !failure.has_answered => format!(
             "is the gateway on, and reachable (ping {})? Only answers from exactly that address and port count.{}",
             host(gateway),
             vendor_port(gateway)

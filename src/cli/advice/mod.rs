@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use no_data::{no_data, start_again};
-pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
+pub(crate) use record::{FILE_DELETED, found, write_error};
 
 use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
 use crate::gateway::{Cause, Failure, NetworkError, OpenError};

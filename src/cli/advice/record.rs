@@ -1,26 +1,8 @@
-//! Remedies for a stdout that cannot be continued or written, and what a session says of the file that it continues.
+//! Remedies for a stdout that cannot be written, and what a session says of the file that it continues.
 
 use std::io::{self, ErrorKind};
 
-use crate::output::stdout::{Found, OpenError};
-
-/// Explains why stdout cannot be continued.
-pub(crate) fn stdout_open_error(error: &OpenError) -> String {
-    let explanation = match error {
-        OpenError::Io(error) => &format!(
-            "cannot continue the file: {error}; as pcap, this user must be able to read it; or use another file"
-        ),
-        OpenError::NotOurs(0) => {
-            "the file is not a pcap file of this program; write to another file, or remove this one"
-        }
-        OpenError::NotOurs(at) => {
-            &format!("the pcap file has no record at byte {at}; use another, or cut it there: truncate -s {at} FILE")
-        }
-        OpenError::NotAtEnd => "not positioned at the end of the file; append to it with >>, or write to another file",
-        OpenError::InUse => "another process is writing to the file; end that process, or write to another file",
-    };
-    format!("stdout: {explanation}")
-}
+use crate::output::stdout::Found;
 
 /// Explains why stdout could not be written.
 pub(crate) fn write_error(error: &io::Error) -> String {

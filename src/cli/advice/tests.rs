@@ -39,6 +39,7 @@ fn other_addresses_of_a_name_are_named_after_no_reply() {
         takeover: Takeover::None,
         gateway: None,
         network_error: None,
+        has_answered: false,
     };
     let no_reply =
         failure(Cause::NoReply { transmissions: 3, attempts: 3, timeout: Duration::from_secs(1), instead: None });

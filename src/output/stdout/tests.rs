@@ -1,4 +1,4 @@
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 
 use super::*;
@@ -102,7 +102,7 @@ fn pcap_begins_anew_after_a_cut_header_and_refuses_others() {
     for other in [&b"text\n"[..], &[0; 30], &b"\x4D\x3C\xB2\xA1\x02\x00\x04\x01"[..]] {
         let file = TempFile::new("no-pcap", other);
         let error = Stdout::open(file.append(), Format::Pcap).expect_err("no pcap file");
-        assert!(matches!(error, OpenError::NotOurs(0)), "{error:?}");
+        assert!(error.to_string().starts_with("it is not a pcap file"), "{error}");
         assert_eq!(file.content(), other);
     }
 }
@@ -147,7 +147,7 @@ fn damage_is_found_where_it_is() {
     content[at..].fill(0);
     let file = TempFile::new("zeros", &content);
     let error = Stdout::open(file.append(), Format::Pcap).expect_err("it is damaged");
-    assert!(matches!(error, OpenError::NotOurs(offset) if offset == at as u64), "{error:?}");
+    assert!(error.to_string().starts_with(&format!("no pcap record at byte {at};")), "{error}");
     assert_eq!(file.content(), content);
 }
 
