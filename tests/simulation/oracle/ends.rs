@@ -194,7 +194,11 @@ impl Area for Ends {
                 self.address_lost_since.get_or_insert(view.now);
             }
             Fact::Happened { what, .. } if what == "address-lost off" => self.address_lost_since = None,
-            Fact::Dropped(_) if view.start_left.is_some() && view.closed.is_none() => self.lost = true,
+            Fact::Dropped(_)
+                if view.start_left.is_some_and(|start| view.last_read_at > start) && view.closed.is_none() =>
+            {
+                self.lost = true;
+            }
             Fact::Pushed { result: crate::simulation::log::Pushed::Full, .. } => self.lost = true,
             Fact::Closed => self.on_closed(view, found),
             _ => {}

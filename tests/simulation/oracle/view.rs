@@ -531,6 +531,11 @@ impl<'a> View<'a> {
                 // Overtaken by the answer to a later transmission: older news.
                 let latest = if self.start_left.is_none() { &self.status_before_start } else { &self.status };
                 if latest.as_ref().is_some_and(|latest| latest.transmission > answers) {
+                    // The process cannot tell.
+                    self.sick = None;
+                    if self.start_left.is_some() && flags[4] != b'I' {
+                        self.running_status = Some(now);
+                    }
                     return;
                 }
                 let same =
