@@ -39,7 +39,8 @@ pub use pcap::{PCAP_HEADER, write_pcap_record};
 pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
 use crate::format::event::ControllerEvent;
-use crate::format::frame::{Frame, Id, ParseFrameError};
+use crate::format::frame::{Frame, Id};
+use crate::gateway::ValueError;
 use crate::gateway::reply::{Line, Reply, lines};
 use crate::text::HEX_DIGITS;
 
@@ -65,7 +66,7 @@ pub(crate) enum Notice<'a> {
     /// `E …`, received at that time since 1970.
     Event { line: &'a [u8], received: Duration },
     /// No frame, no reply, no event; or a frame that breaks the rules.
-    Malformed(&'a [u8], ParseFrameError),
+    Malformed(&'a [u8], ValueError),
 }
 
 /// Turns the datagrams of one session into the bytes for stdout.
@@ -114,7 +115,7 @@ impl Encoder {
         let mut frames = 0;
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Frame(_) => match Frame::parse(line) {
+                Line::Frame(_) | Line::Unknown(_) => match Frame::parse(line) {
                     Ok(frame) => {
                         self.write_frame(&frame, received, out);
                         frames += 1;
@@ -130,7 +131,6 @@ impl Encoder {
                 }
                 Line::Reply(Reply::Ok | Reply::Status(_)) => {}
                 Line::Reply(Reply::Refused(line)) => on_notice(Notice::Refusal(line)),
-                Line::Unknown(line) => on_notice(Notice::Malformed(line, ParseFrameError::NotAFrame)),
             }
         }
         frames

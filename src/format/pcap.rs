@@ -40,7 +40,7 @@ const FDF: u8 = 0x04;
 /// let mut file = PCAP_HEADER.to_vec();
 /// write_pcap_record(&Frame::parse(b"M 1 CSD 123 11 22")?, Duration::new(1_436_509_052, 249_713_000), &mut file);
 /// assert_eq!(file[24 + 16..], [0, 0, 0x01, 0x23, 2, 0, 0, 0, 0x11, 0x22]);
-/// # Ok::<(), can_udp::format::frame::ParseFrameError>(())
+/// # Ok::<(), can_udp::gateway::ValueError>(())
 /// ```
 pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let id = match frame.id() {
