@@ -46,6 +46,7 @@ use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub(crate) enum Format {
     /// The datagram as it came; a newline is added if it does not end in one.
     #[default]
