@@ -1,6 +1,6 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
-use super::{host, is_lossy, network_error, vendor_port};
+use super::{host, network_error, vendor_port};
 use crate::gateway::{Cause, Command, Failure, Filter, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
@@ -33,7 +33,11 @@ fn no_reply(failure: &Failure, has_answered: bool) -> String {
             host(gateway),
             vendor_port(gateway)
         ),
-        _ => format!("{}, or is another program using it?", is_lossy()),
+        _ => {
+            "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it \
+              restarting, or is another program using it?"
+                .to_owned()
+        }
     }
 }
 
