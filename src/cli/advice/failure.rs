@@ -33,11 +33,7 @@ fn no_reply(failure: &Failure, has_answered: bool) -> String {
             host(gateway),
             vendor_port(gateway)
         ),
-        _ => {
-            "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it \
-              restarting, or is another program using it?"
-                .to_owned()
-        }
+        _ => ANSWERED_BEFORE.to_owned(),
     }
 }
 
@@ -88,3 +84,5 @@ pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
 
 const TOO_MANY_FILTERS: &str = "too many filters: CAN@net Basic has 5 entries of each kind (--filter)";
 const WRONG_STATE: &str = "the controller is not in the state for it: is another program using this gateway?";
+const ANSWERED_BEFORE: &str = "it has answered before: does the network lose packets (a longer --timeout or more --attempts \
+                               help), is it restarting, or is another program using it?";

@@ -12,7 +12,7 @@ pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, stdout_open_error, write_error};
 
-use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
+use crate::cli::address::{Address, DEFAULT_PORT, Resolved};
 use crate::gateway::{Cause, Failure, NetworkError, OpenError};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
@@ -58,12 +58,12 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
 }
 
 /// What else a name could mean whose address does not answer.
-pub(crate) fn other_addresses(failure: &Failure, target: &Target, others: &[SocketAddr]) -> String {
+pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
     if others.is_empty() || !matches!(failure.cause, Cause::NoReply { .. }) {
         return String::new();
     }
     let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
-    format!("; {} also has {}", target.host(), others.join(", "))
+    format!("; {} also has {}", target.host, others.join(", "))
 }
 
 /// Explains why nothing can be sent to the address of the own socket.
