@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The receive buffer asked for, in bytes. The kernel grants at most `net.core.rmem_max`.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -115,15 +115,6 @@ pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<U
     }
     bind(&socket, local)?;
     Ok(socket.into())
-}
-
-/// The receive buffer that the kernel granted, in bytes as asked for (Linux reports twice that).
-///
-/// # Errors
-///
-/// The system's.
-pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
-    Ok(SockRef::from(socket).recv_buffer_size()? / 2)
 }
 
 /// The address from which a socket bound to `local` speaks to `gateway`. Nothing is sent.
