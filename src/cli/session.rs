@@ -215,19 +215,18 @@ impl<'a> Session<'a> {
     /// A datagram of the stream was read and printed, while this command was in flight.
     fn on_content(&mut self, in_flight: Option<Verb>, content: &Content) {
         let now = self.bus.received_at();
+        match (in_flight, content.status) {
+            (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
+            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
+            // What a late one says is compared with what was read up to now, so that is read first.
+            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
+            _ => {}
+        }
         if content.has_frame {
             self.on_frame(now);
         }
         if let Some(change) = content.event {
             self.known.on_event(now, change);
-        }
-        match (in_flight, content.status) {
-            (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
-            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
-            (Some(Verb::Status), None) if content.has_refusal => self.known.on_doubt(now),
-            // What a late one says is compared with what was read up to now, so that is read first.
-            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
-            _ => {}
         }
         self.console.report(now);
         if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
