@@ -315,10 +315,11 @@ impl<'a> Session<'a> {
         let is_refused = matches!(failure.cause, Cause::Refused(_));
         let message = advice::failure(&failure);
         if failure.command.verb == Verb::Stop {
-            if is_refused {
-                self.known.on_stop_refused(now)
-            } else {
-                self.known.on_doubt(now)
+            match failure.cause {
+                Cause::Refused(_) => self.known.on_started(now),
+                // None has left.
+                Cause::NoReply { transmissions: 0, .. } => {}
+                _ => self.known.on_doubt(now),
             }
             self.failures.push(anyhow!(message));
             return self.drain();
