@@ -239,9 +239,6 @@ impl Bus {
 
     /// Whether the latest that is known is that the controller is stopped.
     fn is_reported_stopped(&self) -> bool {
-        self.stopped.is_some()
-            && self.stopped >= self.may_not_run
-            && self.stopped >= self.runs
-            && self.stopped >= self.last_start
+        self.stopped.is_some() && self.stopped >= self.runs && self.stopped >= self.last_start
     }
 }

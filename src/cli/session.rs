@@ -324,8 +324,10 @@ impl<'a> Session<'a> {
             self.failures.push(anyhow!(message));
             return self.drain();
         }
-        if is_refused {
-            self.known.on_start_refused(now);
+        match failure.cause {
+            Cause::Refused(_) => self.known.on_start_refused(now),
+            Cause::InDoubt(_) => self.known.on_doubt(now),
+            _ => {}
         }
         if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
             self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
@@ -334,9 +336,6 @@ impl<'a> Session<'a> {
                 self.console.messages.warn(format_args!("{message}; still listening"));
             }
         } else {
-            if !is_refused {
-                self.known.on_doubt(now);
-            }
             self.failures.push(anyhow!(message));
             self.begin_shutdown();
         }
