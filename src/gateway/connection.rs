@@ -439,7 +439,7 @@ impl Connection {
 
     /// Whether a reply that comes can be one to a command of ours.
     pub(crate) fn is_answerable(&self) -> bool {
-        self.sequencer.is_answerable()
+        self.sequencer.is_answerable(self.read_up_to)
     }
 
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.
