@@ -46,8 +46,6 @@ pub(crate) struct Session<'a> {
     ended: Option<Instant>,
     next_terminal_check: Instant,
     next_check: Instant,
-    /// When the latest `STATUS` was first sent.
-    asked_at: Option<Instant>,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
     deletion_is_reported: bool,
@@ -93,7 +91,6 @@ impl<'a> Session<'a> {
             ended: None,
             next_terminal_check: now,
             next_check: now,
-            asked_at: None,
             late_status: None,
             deletion_is_reported: false,
             network_errors: 0,
@@ -118,7 +115,7 @@ impl<'a> Session<'a> {
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
-                    let content = self.console.print(datagram, None, self.asked_at.is_some(), may_be_ours);
+                    let content = self.console.print(datagram, None, self.known.status_was_sent, may_be_ours);
                     self.on_content(in_flight, &content);
                 }
                 Event::Answer { command, datagram } => {

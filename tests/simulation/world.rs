@@ -563,6 +563,7 @@ impl World {
         {
             bytes.extend(self.line(&self.frame(Kind::Standard, 0)));
             frames = 1;
+            self.truth.passed = Some(self.now);
         }
         self.log.packets.push(Packet { bytes, origin: Origin::Answer(transmission), frames });
         let packet = self.log.packets.len() - 1;

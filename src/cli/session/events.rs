@@ -24,14 +24,12 @@ impl Session<'_> {
             }
             _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
         }
-        if command.verb == Verb::Status && attempt == 1 {
-            self.asked_at = Some(now);
-        }
         if !left {
             return;
         }
         match command.verb {
             Verb::Start => self.known.on_start_sent(now),
+            Verb::Status => self.known.on_status_sent(now),
             Verb::Stop => self.known.on_doubt(now),
             _ => {}
         }
@@ -45,7 +43,7 @@ impl Session<'_> {
         let now = self.bus.received_at();
         match (in_flight, content.status) {
             (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
-            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
+            (Some(Verb::Status), Some(status)) => self.known.on_status(now, status),
             // What a late one says is compared with what was read up to now, so that is read first.
             (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
             _ => {}
@@ -115,7 +113,7 @@ impl Session<'_> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let remedy = self.known.on_query(self.asked_at, now, outcome);
+        let remedy = self.known.on_query(now, outcome);
         let (is_warning, message) = match remedy {
             Remedy::StartAgain => {
                 let message = advice::start_again(self.options, &self.known);
@@ -144,9 +142,8 @@ impl Session<'_> {
         let message = advice::failure(&failure);
         if failure.command.verb == Verb::Stop {
             match failure.cause {
-                Cause::Refused(_) => self.known.on_started(now),
-                // None has left.
-                Cause::NoReply { transmissions: 0, .. } => {}
+                // STATUS has said so, or none has left.
+                Cause::Refused(_) | Cause::NoReply { transmissions: 0, .. } => {}
                 _ => self.known.on_doubt(now),
             }
             self.failures.push(anyhow!(message));
@@ -204,7 +201,7 @@ impl Session<'_> {
 
     fn on_silence(&mut self, now: Instant) {
         if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
-            self.known.on_status(self.asked_at, at, status);
+            self.known.on_status(at, status);
             self.on_query(now, Outcome::Answered(Answer::Status(status)));
         }
         let last_data = self.last_data();
@@ -218,6 +215,7 @@ impl Session<'_> {
             return self.begin_shutdown();
         }
         if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
+            self.known.on_asked();
             let _ = self.bus.request_status();
         }
         if self.silence.must_look(now, last_data) {
