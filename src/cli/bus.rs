@@ -1,5 +1,6 @@
 //! What is known of the bus and the gateway, each fact with its time, and what may be said of it. No socket, no clock.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::format::event::StateChange;
@@ -31,6 +32,7 @@ pub(crate) struct Bus {
     pub status_was_sent: bool,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
+    is_answered: bool,
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
@@ -117,9 +119,9 @@ impl Bus {
         self.last_event = Some(at);
     }
 
-    /// A silence is asked about.
+    /// A `STATUS` is sent for the first time.
     pub fn on_asked(&mut self) {
-        self.asked_at = None;
+        (self.asked_at, self.is_answered) = (None, false);
     }
 
     /// A `STATUS` has left.
@@ -130,6 +132,10 @@ impl Bus {
 
     /// An answer to the latest `STATUS` was read.
     pub fn on_status(&mut self, at: Instant, status: Status) {
+        // Another answer can be a copy's, and older.
+        if mem::replace(&mut self.is_answered, true) {
+            return;
+        }
         let health = match status {
             Status { bus_off: true, .. } => Health::BusOff,
             Status { error_warning: true, .. } => Health::Warning,

@@ -24,6 +24,9 @@ impl Session<'_> {
             }
             _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
         }
+        if command.verb == Verb::Status && attempt == 1 {
+            self.known.on_asked();
+        }
         if !left {
             return;
         }
@@ -215,7 +218,6 @@ impl Session<'_> {
             return self.begin_shutdown();
         }
         if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
-            self.known.on_asked();
             let _ = self.bus.request_status();
         }
         if self.silence.must_look(now, last_data) {

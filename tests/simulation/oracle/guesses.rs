@@ -126,7 +126,9 @@ impl Guesses {
         });
         // STATUS was lost although the network is well now.
         let was_lost = is_unanswered && contains(&["network", "on the way", "--timeout"]);
-        found.check(fits || is_vague || was_lost, view.now, "21 the truth is not among the guesses", || {
+        // An error of the network was read, although the network is well now.
+        let was_closed = contains(&["listens on", "refuses", "no route"]) && !view.read_errors.is_empty();
+        found.check(fits || is_vague || was_lost || was_closed, view.now, "21 the truth is not among the guesses", || {
             format!("{causes:?}: {why}")
         });
     }

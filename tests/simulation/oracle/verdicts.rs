@@ -120,6 +120,7 @@ impl Verdicts {
             let settled =
                 view.end_asked().map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
             let is_fresh = evidence.is_some_and(|at| now < at + FRESH - SLACK && at <= settled);
+            let doubted = doubted.max(view.own_refusal_of_status);
             let sure = is_newest && is_fresh && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
