@@ -238,7 +238,9 @@ enum Step {
         round: u32,
         entry: usize,
     },
-    Start,
+    Start {
+        again: bool,
+    },
     /// `STATUS`, because `START` was refused with this text.
     CheckStart(String),
     /// `STATUS`, because the caller asked for it.
@@ -300,7 +302,7 @@ impl Sequencer {
             (Step::CheckStart(text), Some(Answer::Status(status))) => {
                 status.stopped.then(|| self.failure(Verb::Start, Cause::Refused(text.clone())))
             }
-            (Step::CheckStart(text), _) | (Step::Start, Some(Answer::Refused(text))) => {
+            (Step::CheckStart(text), _) | (Step::Start { .. }, Some(Answer::Refused(text))) => {
                 Some(self.failure(Verb::Start, Cause::InDoubt(text.clone())))
             }
             _ => None,
@@ -334,7 +336,7 @@ impl Sequencer {
     ///
     /// The sequencer is not idle.
     pub fn start_again(&mut self) -> Result<(), Busy> {
-        self.begin_when_idle(Step::Start)
+        self.begin_when_idle(Step::Start { again: true })
     }
 
     /// Asks for the controller's state.
@@ -354,9 +356,11 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended. Its answer may still come.
+    /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended, or the `START` of
+    /// [`Sequencer::start_again`], if it has not left. Its answer may still come.
     pub fn cancel_status(&mut self) {
-        if let Step::Query = self.step {
+        let has_left = self.line.in_flight().is_some() && self.line.has_left();
+        if matches!(self.step, Step::Query) || matches!(self.step, Step::Start { again: true } if !has_left) {
             self.abandon();
         }
     }
@@ -425,7 +429,7 @@ impl Sequencer {
     pub fn on_sent(&mut self, now: Instant, left: bool) {
         match self.step {
             Step::TakeOver { was_running } if left => self.takeover = Takeover::StopSent { was_running },
-            Step::Start if left => self.takeover = Takeover::None,
+            Step::Start { .. } if left => self.takeover = Takeover::None,
             _ => {}
         }
         self.line.on_sent(now, left);
@@ -445,7 +449,7 @@ impl Sequencer {
             Step::Init | Step::InitAgain { .. } => Verb::Init(self.setup.init),
             Step::FilterClear { .. } => Verb::FilterClear,
             Step::FilterAdd { entry, .. } => Verb::FilterAdd(self.setup.filters[entry]),
-            Step::Start => Verb::Start,
+            Step::Start { .. } => Verb::Start,
             Step::CheckInit(_) | Step::CheckStart(_) | Step::Query | Step::CheckStop(_) => Verb::Status,
             Step::TakeOver { .. } | Step::StopDue { .. } | Step::Stop => Verb::Stop,
         };
@@ -509,15 +513,15 @@ impl Sequencer {
                 }
                 Step::FilterClear { round: round + 1 }
             }
-            (Step::Start, Answered(Refused(text))) => Step::CheckStart(text),
+            (Step::Start { .. }, Answered(Refused(text))) => Step::CheckStart(text),
             (Step::Stop, Answered(Refused(text))) => Step::CheckStop(text),
             (Step::CheckStart(text), outcome) => return self.checked(Verb::Start, false, text, outcome),
             (Step::CheckStop(text), outcome) => return self.checked(Verb::Stop, true, text, outcome),
             // A START that left may have been carried out.
-            (Step::Start, outcome @ NoReply(_)) if transmissions > 0 => {
+            (Step::Start { .. }, outcome @ NoReply(_)) if transmissions > 0 => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
-            (Step::Query, outcome) | (Step::Start | Step::Stop, outcome @ Answered(_)) => {
+            (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Answered(_)) => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
             (_, NoReply(instead)) => return Err(self.no_reply(command.verb, transmissions, instead)),
@@ -534,7 +538,7 @@ impl Sequencer {
     }
 
     fn filter(&self, round: u32, entry: usize) -> Step {
-        if entry < self.setup.filters.len() { Step::FilterAdd { round, entry } } else { Step::Start }
+        if entry < self.setup.filters.len() { Step::FilterAdd { round, entry } } else { Step::Start { again: false } }
     }
 
     /// `STATUS` has ended after a refusal of `START` or `STOP`, which was carried out if the controller is in the state that
