@@ -121,7 +121,8 @@ impl Verdicts {
             let settled = ends.map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
             let is_fresh = evidence.is_some_and(|at| now < view.before_stall(at) + FRESH - SLACK && at <= settled);
             // The explanation may be another one than that STATUS was not answered.
-            let unanswered = view.group(Verb::Status).filter(|query| query.answered.is_none());
+            let unanswered =
+                view.group(Verb::Status).filter(|query| query.answered.is_none() && query.unknown.is_empty());
             let unanswered = unanswered
                 .and_then(|query| query.last_left)
                 .map(|sent| sent + view.options.answer_window())
