@@ -54,7 +54,9 @@ impl Ends {
         if let (Some(frame), true) =
             (view.frame.filter(|frame| frame.read == view.now), view.last_lines.contains(&Line::Frame(port)))
         {
-            if !view.is_ending() {
+            // It may have been the last look, after which the process stood still.
+            let is_last = self.looks.last().is_some_and(|(at, _)| view.before_stall(view.now) <= *at);
+            if !view.is_ending() && !is_last {
                 self.looks.clear();
             }
             let since = view.frame_before.map(|before| before.read).or(view.start_left).unwrap_or(0);

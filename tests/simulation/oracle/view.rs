@@ -335,7 +335,7 @@ impl<'a> View<'a> {
     pub fn against(&self) -> Option<Time> {
         let stopped = self.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
         // Until the line has settled a better answer may come.
-        let settled = self.now.saturating_sub(
+        let settled = self.closed.unwrap_or(self.now).saturating_sub(
             self.options.answer_window() + self.stalled(self.now.saturating_sub(60 * SECOND), self.now),
         );
         let refusal = self.own_refusal_of_status.filter(|&read| read <= settled);
