@@ -201,7 +201,7 @@ impl Area for Ends {
             {
                 self.lost = true;
             }
-            Fact::Pushed { result: crate::simulation::log::Pushed::Full, .. } => self.lost = true,
+            Fact::Pushed { datagrams: 1.., result: crate::simulation::log::Pushed::Full, .. } => self.lost = true,
             Fact::Closed => self.on_closed(view, found),
             _ => {}
         }
