@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::format::event::StateChange;
+use crate::format::controller::StateChange;
 use crate::gateway::reply::Status;
 use crate::gateway::{Answer, Outcome};
 
