@@ -17,14 +17,6 @@ use super::socket::{self, OpenError};
 /// How often a socket is read that can no longer block, because its waker has shut it down.
 const WOKEN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a read may wait for a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    No,
-    AtMost(Duration),
-    Indefinitely,
-}
-
 /// What a connection needs of the world.
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// The monotonic clock.
@@ -32,8 +24,9 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Sleeps; a waker ends it at once.
     fn sleep(&self, duration: Duration);
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
-    /// Reads one datagram. [`ErrorKind::WouldBlock`]: none came in time, or a waker has fired; can come early.
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize>;
+    /// Reads one datagram; waits for it so long at most, or indefinitely. [`ErrorKind::WouldBlock`]: none came in time, or a
+    /// waker has fired; can come early.
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize>;
     /// Lets a `can-stop` of the same user share the port, or no longer.
     fn share_port(&mut self, on: bool);
     /// Whether a waker has fired.
@@ -100,26 +93,19 @@ impl Udp {
     }
 
     /// Makes the next read of the socket return in time.
-    fn prepare(&mut self, wait: Wait) -> io::Result<()> {
-        let nonblocking = wait == Wait::No || self.is_woken();
+    fn prepare(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let nonblocking = wait == Some(Duration::ZERO) || self.is_woken();
         if nonblocking != self.is_nonblocking {
             self.endpoint.socket.set_nonblocking(nonblocking)?;
             self.is_nonblocking = nonblocking;
         }
-        let wanted = match wait {
-            Wait::No => return Ok(()),
-            Wait::AtMost(wanted) => Some(wanted.max(Duration::from_micros(1))),
-            Wait::Indefinitely => None,
-        };
+        if nonblocking {
+            return Ok(());
+        }
         // Setting it exactly would cost a system call for every datagram, since a deadline moves with each.
-        let suits = match (wanted, self.read_timeout) {
-            (Some(wanted), Some(set)) => {
-                set <= wanted && (set >= wanted - wanted / 8 && !self.timed_out || set == wanted)
-            }
-            (wanted, set) => wanted == set,
-        };
-        if !suits {
-            let timeout = wanted.map(|wanted| if self.timed_out { wanted } else { wanted - wanted / 16 });
+        let shorter = |fraction| wait.map(|wait| if self.timed_out { wait } else { wait - wait / fraction });
+        if !(shorter(8)..=wait).contains(&self.read_timeout) {
+            let timeout = shorter(16);
             self.endpoint.socket.set_read_timeout(timeout)?;
             self.read_timeout = timeout;
         }
@@ -145,7 +131,7 @@ impl Transport for Udp {
         socket.send(datagram).or_else(|_| socket.send(datagram)).map(drop)
     }
 
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize> {
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize> {
         self.prepare(wait)?;
         let received = match self.endpoint.socket.recv(buffer) {
             // The end of a socket that is shut down, not an empty datagram.
@@ -155,11 +141,7 @@ impl Transport for Udp {
         self.timed_out = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         // A socket that is shut down ignores read timeouts.
         if self.timed_out && self.is_nonblocking {
-            match wait {
-                Wait::No => {}
-                Wait::AtMost(wait) => thread::sleep(wait.min(WOKEN_POLL_INTERVAL)),
-                Wait::Indefinitely => thread::sleep(WOKEN_POLL_INTERVAL),
-            }
+            thread::sleep(wait.unwrap_or(WOKEN_POLL_INTERVAL).min(WOKEN_POLL_INTERVAL));
         }
         received
     }
