@@ -69,7 +69,7 @@ pub struct Failure {
     pub cause: Cause,
     /// What the handshake did to a bus that was running.
     pub takeover: Takeover,
-    /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used without a [`Connection`](super::Connection).
+    /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used alone.
     pub gateway: Option<SocketAddr>,
     /// The network's latest error since the command was last sent; likewise.
     pub network_error: Option<NetworkError>,
@@ -83,8 +83,8 @@ pub struct Failure {
 pub enum CommandError {
     /// The gateway refused a command, or did not answer it.
     Failed(Failure),
-    /// A [`Waker`](super::Waker) has fired. The handshake is abandoned; if `START` had left, the bus may be running.
-    /// [`Connection::start`](super::Connection::start) fails like this until [`Connection::next_event`](super::Connection::next_event) has returned [`Event::Woken`](super::Event::Woken).
+    /// A [`Waker`](super::Waker) has fired. The handshake is abandoned; if `START` had left, the bus may be running. Every
+    /// start fails like this until the caller's own `next_event` has returned [`Event::Woken`](super::Event::Woken).
     Woken,
     /// A `STOP` is under way.
     Busy,
@@ -111,9 +111,7 @@ impl fmt::Display for Failure {
         match cause {
             Cause::NoReply { transmissions, attempts, timeout, instead } => {
                 write!(f, "no reply to {command}")?;
-                if let Some(gateway) = gateway {
-                    write!(f, " from {gateway}")?;
-                }
+                gateway.map_or(Ok(()), |gateway| write!(f, " from {gateway}"))?;
                 let plural = if *transmissions == 1 { "" } else { "s" };
                 match transmissions {
                     0 => write!(f, ": none of {attempts} attempts left this machine")?,
@@ -122,17 +120,12 @@ impl fmt::Display for Failure {
                 if transmissions == attempts {
                     write!(f, " ({} s in all)", (*timeout * (attempts + 1)).as_secs_f64())?;
                 }
-                instead.as_ref().map_or(Ok(()), |text| write!(f, "; only this came: {text}"))
+                return instead.as_ref().map_or(Ok(()), |text| write!(f, "; only this came: {text}"));
             }
-            Cause::Refused(text) => {
-                write!(f, "the gateway refused {command}: {text}")?;
-                gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
-            }
-            Cause::InDoubt(text) => {
-                write!(f, "the gateway answered {command} with {text}")?;
-                gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
-            }
+            Cause::Refused(text) => write!(f, "the gateway refused {command}: {text}")?,
+            Cause::InDoubt(text) => write!(f, "the gateway answered {command} with {text}")?,
         }
+        gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
     }
 }
 
@@ -154,9 +147,6 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            CommandError::Failed(failure) => failure.source(),
-            CommandError::Woken | CommandError::Busy => None,
-        }
+        if let CommandError::Failed(failure) = self { failure.source() } else { None }
     }
 }
