@@ -125,10 +125,8 @@ enum Step {
     Check(Verb, String),
     /// `STOP`, because `INIT` was refused.
     TakeOver { was_running: bool },
-    /// `FILTER CLEAR`. Rounds count from 1.
-    FilterClear { round: u32 },
-    /// `FILTER ADD`.
-    FilterAdd { round: u32, entry: usize },
+    /// `FILTER CLEAR` as number 0, then a `FILTER ADD` for each entry. Rounds count from 1.
+    Filter { round: u32, number: usize },
     /// `START`.
     Start,
     /// `STATUS`, because the caller asked for it.
@@ -147,7 +145,7 @@ impl Sequencer {
 
     /// When commands are sent again, from the next one on.
     pub fn set_retry(&mut self, retry: RetryConfig) {
-        self.line.set_retry(retry);
+        self.line.retry = retry.clamped();
     }
 
     /// The command that was begun and may still be answered.
@@ -193,7 +191,7 @@ impl Sequencer {
             return Err(Busy);
         }
         let quiet = self.line.replies_until.saturating_duration_since(now).max(setup.retry.initial_quiet());
-        self.line = Transaction::new(now, setup.retry, quiet);
+        self.line = Transaction::new(now, setup.retry.clamped(), quiet);
         (self.setup, self.step, self.takeover) = (setup.clone(), Step::Init, Takeover::None);
         Ok(())
     }
@@ -308,8 +306,8 @@ impl Sequencer {
         let verb = match self.step {
             Step::Idle => return,
             Step::Init => Verb::Init(self.setup.init),
-            Step::FilterClear { .. } => Verb::FilterClear,
-            Step::FilterAdd { entry, .. } => Verb::FilterAdd(self.setup.filters[entry]),
+            Step::Filter { number: 0, .. } => Verb::FilterClear,
+            Step::Filter { number, .. } => Verb::FilterAdd(self.setup.filters[number - 1]),
             Step::Start => Verb::Start,
             Step::Check(..) | Step::Query => Verb::Status,
             Step::TakeOver { .. } | Step::Stop => Verb::Stop,
@@ -341,7 +339,7 @@ impl Sequencer {
             self.takeover = Takeover::Stopped { was_running };
         }
         self.step = match (step, outcome) {
-            (Step::Init, Answered(Done)) => Step::FilterClear { round: 1 },
+            (Step::Init, Answered(Done)) => Step::Filter { round: 1, number: 0 },
             (Step::Init, Answered(Refused(text))) if self.takeover == Takeover::None => match error_number(&text) {
                 Some(10) => return Ok(Some(self.take_over(text, true))),
                 Some(1 | 4..=7 | 9 | 11..=22 | 25 | 27..=33) => {
@@ -350,13 +348,13 @@ impl Sequencer {
                 _ => Step::Check(command.verb, text),
             },
             (Step::TakeOver { .. }, Answered(_)) => Step::Init,
-            (Step::FilterClear { round }, Answered(Done)) => self.filter(round, 0),
-            (Step::FilterAdd { round, entry }, Answered(Done)) => self.filter(round, entry + 1),
-            (Step::FilterAdd { round, .. }, Answered(Refused(text))) => {
+            (Step::Filter { number, .. }, Answered(Done)) if number == self.setup.filters.len() => Step::Start,
+            (Step::Filter { round, number }, Answered(Done)) => Step::Filter { round, number: number + 1 },
+            (Step::Filter { round, number: 1.. }, Answered(Refused(text))) => {
                 if round == MAX_FILTER_ROUNDS {
                     return Err(self.failure(command.verb, Cause::InDoubt(text)));
                 }
-                Step::FilterClear { round: round + 1 }
+                Step::Filter { round: round + 1, number: 0 }
             }
             (Step::Start | Step::Stop, Answered(Refused(text))) => Step::Check(command.verb, text),
             // The controller is not in the state that the command causes, or needs.
@@ -388,10 +386,6 @@ impl Sequencer {
     fn take_over(&mut self, text: String, was_running: bool) -> Action {
         self.step = Step::TakeOver { was_running };
         Action::InitRefused { text, was_running }
-    }
-
-    fn filter(&self, round: u32, entry: usize) -> Step {
-        if entry < self.setup.filters.len() { Step::FilterAdd { round, entry } } else { Step::Start }
     }
 
     fn command(&self, verb: Verb) -> Command {

@@ -51,7 +51,7 @@ impl RetryConfig {
     }
 
     /// The same within the ranges that the state machine can count with.
-    fn clamped(self) -> RetryConfig {
+    pub(super) fn clamped(self) -> RetryConfig {
         const DAY: Duration = Duration::from_secs(86_400);
         RetryConfig { timeout: self.timeout.clamp(Duration::from_millis(1), DAY), attempts: self.attempts.max(1) }
     }
@@ -97,12 +97,7 @@ impl Transaction {
     /// A line on which replies to earlier programs may come for the duration of `quiet`.
     pub fn new(now: Instant, retry: RetryConfig, quiet: Duration) -> Transaction {
         let replies_until = now + quiet;
-        Transaction { retry: retry.clamped(), in_flight: None, answerable: None, transmissions: 0, replies_until }
-    }
-
-    /// When commands are sent again, from the next one on.
-    pub fn set_retry(&mut self, retry: RetryConfig) {
-        self.retry = retry.clamped();
+        Transaction { retry, in_flight: None, answerable: None, transmissions: 0, replies_until }
     }
 
     /// The command that was begun and has not ended.
