@@ -10,8 +10,8 @@
 //! Only then does the clock advance, to the time at which this began. A read timeout only wakes the loop.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::command::{Channel, Command, Verb};
@@ -23,7 +23,7 @@ use super::reply::{Line, lines};
 use super::sequencer::{Sequencer, Setup};
 use super::socket::{DATAGRAM_MAX, NetworkError, OpenError};
 use super::transaction::RetryConfig;
-use super::transport::{Endpoint, Transport, Udp};
+use super::transport::{Transport, Udp, Waker};
 
 /// The smallest amount of a receive buffer that the kernel charges for a datagram, in bytes.
 const MIN_CHARGE: usize = 512;
@@ -74,7 +74,6 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Connection {
     transport: Box<dyn Transport>,
-    waker: Waker,
     gateway: SocketAddr,
     sequencer: Sequencer,
     /// `START` has left.
@@ -89,28 +88,23 @@ pub struct Connection {
     read_up_to: Instant,
     /// Since then reads do not block, until everything that was there has been read.
     catching_up_since: Option<Instant>,
-    /// How many times the socket was read since.
+    /// How many datagrams were read since everything had been read before.
     reads: usize,
     /// The most datagrams that the socket's queue can hold.
     max_queued_datagrams: usize,
-    port_is_shared: bool,
     woken_is_reported: bool,
     /// Nothing is sent any more.
     is_mute: bool,
     network_error: Option<NetworkError>,
-    /// A command has left, and something has come from the gateway since.
-    has_sent: bool,
-    has_answered: bool,
+    /// Whether a command has left.
+    pub(crate) has_sent: bool,
+    /// Whether something has come from the gateway since.
+    pub(crate) has_answered: bool,
     handshake_frames: u64,
     moderation: Option<Moderation>,
-    /// How long to rest before the next read. Reads do not block while there is one.
+    /// How long to rest before the next read.
     rest: Option<Duration>,
 }
-
-/// Wakes a [`Connection`] from another thread. It fires once per connection and holds no socket: once the connection is
-/// dropped it does nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Waker(Weak<Endpoint>);
 
 impl Connection {
     /// Binds `local` (port 0 for any free one) and connects to `gateway`, about this CAN port. Nothing is sent.
@@ -119,16 +113,13 @@ impl Connection {
     ///
     /// The step that failed: [`OpenError`].
     pub fn open(local: SocketAddr, gateway: SocketAddr, channel: Channel) -> Result<Connection, OpenError> {
-        let udp = Udp::open(local, gateway)?;
-        let waker = Waker(udp.endpoint());
-        Ok(Connection { waker, ..Connection::over(Box::new(udp), gateway, channel) })
+        Ok(Connection::over(Box::new(Udp::open(local, gateway)?), gateway, channel))
     }
 
     /// A connection over any transport. Allocates everything that it will need.
     pub(crate) fn over(transport: Box<dyn Transport>, gateway: SocketAddr, channel: Channel) -> Connection {
         let now = transport.now();
         Connection {
-            waker: Waker::default(),
             gateway,
             sequencer: Sequencer::new(now, channel),
             is_streaming: false,
@@ -141,7 +132,6 @@ impl Connection {
             reads: 0,
             // Linux counts against twice what is asked for.
             max_queued_datagrams: 2 * transport.receive_buffer() / MIN_CHARGE + 1,
-            port_is_shared: false,
             woken_is_reported: false,
             is_mute: false,
             network_error: None,
@@ -167,7 +157,6 @@ impl Connection {
     pub fn start(&mut self, setup: &Setup) -> Result<(), CommandError> {
         self.begin_start(setup).map_err(|Busy| CommandError::Busy)?;
         loop {
-            let started = |command: Command| command.verb == Verb::Start;
             match self.next_event(None) {
                 Event::Woken => {
                     // It is left to the caller's own next_event.
@@ -179,11 +168,11 @@ impl Connection {
                     self.undelivered = Some(datagram.len());
                     return Ok(());
                 }
-                Event::Completed { command, outcome: Outcome::NoReply(instead) } if started(command) => {
+                Event::Completed { command, outcome } if command.verb == Verb::Start => {
+                    let Outcome::NoReply(instead) = outcome else { return Ok(()) };
                     let failure = self.sequencer.no_reply(Verb::Start, instead);
                     return Err(CommandError::Failed(self.complete(failure)));
                 }
-                Event::Completed { command, .. } if started(command) => return Ok(()),
                 Event::Failed(failure) => return Err(CommandError::Failed(failure)),
                 _ => {}
             }
@@ -301,16 +290,6 @@ impl Connection {
         self.read_up_to
     }
 
-    /// Whether a command has left.
-    pub(crate) fn has_sent(&self) -> bool {
-        self.has_sent
-    }
-
-    /// Whether something has come from the gateway since the first command left.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.has_answered
-    }
-
     /// The gateway's address.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
@@ -374,7 +353,7 @@ impl Connection {
 
     /// A waker of this connection.
     pub fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.transport.waker()
     }
 
     /// Waits for the next event; at the latest until everything has been read that arrived before `deadline`.
@@ -396,8 +375,8 @@ impl Connection {
                 match self.sequencer.poll(self.read_up_to) {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),
                     Ok(Action::ReadQueued) => {
-                        self.share_port(false);
-                        self.catch_up();
+                        self.transport.share_port(false);
+                        self.catching_up_since = Some(self.now);
                     }
                     Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
                     Ok(Action::InitRefused { text, was_running }) => return Event::InitRefused { text, was_running },
@@ -406,7 +385,7 @@ impl Connection {
                 }
             }
             if self.is_streaming && self.sequencer.is_idle() {
-                self.share_port(true);
+                self.transport.share_port(true);
             }
             let wait = self.wait(until);
             let received = self.transport.recv(&mut self.buffer, wait);
@@ -427,7 +406,7 @@ impl Connection {
     }
 
     fn send(&mut self, command: Command, attempt: u32) -> Event<'_> {
-        self.share_port(false);
+        self.transport.share_port(false);
         let sent = self.transport.send(&command.datagram());
         self.now = self.transport.now();
         let left = sent.is_ok();
@@ -446,28 +425,18 @@ impl Connection {
     fn on_datagram(&mut self, length: usize) -> Event<'_> {
         let datagram = &self.buffer[..length];
         let answerable = self.sequencer.line.answerable;
-        let (mut answers, mut others) = (0, 0);
+        let mut all_answer = None;
         if answerable.is_some() || !self.is_streaming {
             for line in lines(datagram).map(Line::classify) {
                 let is_answer = self.sequencer.on_line(self.now, line);
-                answers += u32::from(is_answer);
-                others += u32::from(!is_answer);
+                all_answer = Some(is_answer && all_answer.unwrap_or(true));
                 self.handshake_frames += u64::from(!self.is_streaming && matches!(line, Line::Frame(_)));
             }
         }
         match answerable {
             _ if !self.is_streaming => Event::Early(datagram),
-            Some(command) if answers > 0 && others == 0 => Event::Answer { command, datagram },
+            Some(command) if all_answer == Some(true) => Event::Answer { command, datagram },
             _ => Event::Datagram(datagram),
-        }
-    }
-
-    /// While a command is in flight no other program may share the port: its answers would be delivered here. An answer that
-    /// is already on its way to it when sharing is switched off is taken for ours; that is accepted.
-    fn share_port(&mut self, on: bool) {
-        if on != self.port_is_shared {
-            self.transport.share_port(on);
-            self.port_is_shared = on;
         }
     }
 
@@ -477,66 +446,39 @@ impl Connection {
         Failure { gateway, network_error, has_answered: self.has_answered, ..failure }
     }
 
-    fn catch_up(&mut self) {
-        (self.catching_up_since, self.reads) = (Some(self.now), 0);
-    }
-
     /// How long the next read may wait, so that it returns at `until` at the latest. Rests first, if it is time for that.
     fn wait(&mut self, until: Option<Instant>) -> Option<Duration> {
         let wait = until.map(|until| until.saturating_duration_since(self.now));
         if self.catching_up_since.is_none() {
-            let rest = self.rest.take();
-            if let Some(rest) = rest.filter(|_| self.may_rest()) {
+            // An answer and a waker are not kept waiting.
+            let may_rest = self.is_streaming && self.sequencer.is_idle() && !self.transport.is_woken();
+            let rest = self.rest.take().filter(|_| may_rest);
+            if let Some(rest) = rest {
                 self.transport.sleep(wait.map_or(rest, |wait| wait.min(rest)));
                 self.now = self.transport.now();
             }
             if rest.is_some() || wait == Some(Duration::ZERO) {
-                self.catch_up();
+                self.catching_up_since = Some(self.now);
             }
         }
         if self.catching_up_since.is_some() { Some(Duration::ZERO) } else { wait }
     }
 
-    /// Advances the clock when everything has been read that was there when a read without blocking began.
+    /// Advances the clock when everything has been read that was there when a read without blocking began; then it may be
+    /// time for a rest.
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         self.reads += usize::from(!is_empty);
-        match self.catching_up_since {
-            None if received.is_ok() => self.moderate(self.now, 1),
-            Some(began) if is_empty || self.reads == self.max_queued_datagrams => {
+        let at = match self.catching_up_since {
+            None if received.is_ok() => self.now,
+            Some(began) if is_empty || self.reads >= self.max_queued_datagrams => {
                 (self.read_up_to, self.catching_up_since) = (began, None);
-                self.moderate(began, self.reads);
+                began
             }
-            _ => {}
-        }
-    }
-
-    /// Everything that arrived before `now` has been read, `datagrams` since the last time.
-    fn moderate(&mut self, now: Instant, datagrams: usize) {
-        let may_rest = self.may_rest();
-        let rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(now, datagrams));
-        self.rest = rest.filter(|_| may_rest);
-    }
-
-    /// An answer and a waker are not kept waiting.
-    fn may_rest(&self) -> bool {
-        self.is_streaming && self.sequencer.is_idle() && !self.transport.is_woken()
-    }
-}
-
-impl Waker {
-    /// Ends the blocking [`Connection::next_event`], now or next, with [`Event::Woken`]. What the kernel holds, and what
-    /// still arrives, can be read afterwards, and commands can be sent. From then on the connection polls its socket every
-    /// millisecond, so a program that goes on for long opens a new one.
-    pub fn wake(&self) {
-        if let Some(endpoint) = self.0.upgrade() {
-            endpoint.wake();
-        }
-    }
-
-    /// Whether the connection was woken.
-    pub fn is_woken(&self) -> bool {
-        self.0.upgrade().is_some_and(|endpoint| endpoint.is_woken())
+            _ => return,
+        };
+        let reads = mem::take(&mut self.reads);
+        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, reads));
     }
 }
 

@@ -29,15 +29,15 @@ pub enum Outcome {
     NoReply(Option<String>),
 }
 
-/// What [`super::sequencer::Sequencer::poll`] wants done, or reports.
+/// What a [`Sequencer`](super::sequencer::Sequencer) wants done, or reports.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "a command that is not sent is not answered"]
 #[non_exhaustive]
 pub enum Action {
-    /// Let no other program share the port, read everything that has arrived, pass it to [`super::sequencer::Sequencer::on_line`], poll again.
-    /// A reply to an earlier program may be among it, and answers nothing of ours.
+    /// Let no other program share the port, read everything that has arrived, pass it to the sequencer, poll again. A reply to
+    /// an earlier program may be among it, and answers nothing of ours.
     ReadQueued,
-    /// Send this command now as this attempt, then call [`super::sequencer::Sequencer::on_sent`].
+    /// Send this command now as this attempt, then call [`on_sent`](super::sequencer::Sequencer::on_sent).
     Send {
         /// The command.
         command: Command,
@@ -62,7 +62,7 @@ pub enum Action {
     Wait(Option<Instant>),
 }
 
-/// What happened next on a [`Connection`].
+/// What happened next on a [`Connection`](super::Connection).
 #[must_use = "it can be a failure"]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -84,7 +84,7 @@ pub enum Event<'a> {
         command: Command,
         /// The number of the attempt, from 1.
         attempt: u32,
-        /// Whether it left this machine; if not, [`Connection::network_error`] says why.
+        /// Whether it left this machine; if not, [`network_error`](super::Connection::network_error) says why.
         left: bool,
     },
     /// `INIT` was refused with this text. `STOP` and a second `INIT` follow.
@@ -107,7 +107,7 @@ pub enum Event<'a> {
     NetworkError(&'a NetworkError),
     /// Everything was read that arrived before the deadline. Comes again at once until a later deadline is given.
     Timeout,
-    /// A [`Waker`] has woken the connection. Comes once.
+    /// A [`Waker`](super::Waker) has woken the connection. Comes once.
     Woken,
 }
 

@@ -27,10 +27,11 @@ pub(crate) mod transport;
 pub use command::{
     BitRate, Channel, Command, DataBitRate, EXTENDED_ID_MAX, Filter, Init, STANDARD_ID_MAX, ValueError, Verb,
 };
-pub use connection::{Connection, Waker};
+pub use connection::Connection;
 pub use drops::Drops;
 pub use error::{Busy, Cause, CommandError, Failure, Takeover};
 pub use event::{Answer, Event, Outcome};
 pub use sequencer::Setup;
 pub use socket::{NetworkError, OpenError};
 pub use transaction::{RetryConfig, SETTLE};
+pub use transport::Waker;
