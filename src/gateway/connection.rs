@@ -376,7 +376,7 @@ impl Connection {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),
                     Ok(Action::ReadQueued) => {
                         self.transport.share_port(false);
-                        self.catching_up_since = Some(self.now);
+                        (self.catching_up_since, self.reads) = (Some(self.now), 0);
                     }
                     Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
                     Ok(Action::InitRefused { text, was_running }) => return Event::InitRefused { text, was_running },
@@ -458,7 +458,7 @@ impl Connection {
                 self.now = self.transport.now();
             }
             if rest.is_some() || wait == Some(Duration::ZERO) {
-                self.catching_up_since = Some(self.now);
+                (self.catching_up_since, self.reads) = (Some(self.now), 0);
             }
         }
         if self.catching_up_since.is_some() { Some(Duration::ZERO) } else { wait }
