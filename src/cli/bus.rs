@@ -27,7 +27,11 @@ pub(crate) struct Bus {
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
-    /// The latest `STATUS` that ended: when it was first sent, when it ended, how.
+    /// Answers to `STATUS` can come.
+    pub status_was_sent: bool,
+    /// When the latest `STATUS` first left, if it did.
+    asked_at: Option<Instant>,
+    /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
     health: Health,
@@ -81,7 +85,7 @@ impl Bus {
         (self.last_start, self.end) = (Some(at), End::Open);
     }
 
-    /// The gateway answered `START`: the bus runs.
+    /// The gateway answered `START`, or said that the bus runs in spite of `STOP`.
     pub fn on_started(&mut self, at: Instant) {
         self.runs = Some(at);
     }
@@ -104,17 +108,28 @@ impl Bus {
 
     /// The controller reports a change of its state.
     pub fn on_event(&mut self, at: Instant, change: StateChange) {
-        self.last_event = Some(at);
         self.health = match change {
             StateChange::BusOff => Health::BusOff,
             StateChange::ErrorWarningSet => self.health.max(Health::Warning),
             StateChange::ErrorWarningReset => Health::Good,
-            StateChange::Other => self.health,
+            StateChange::Other => return,
         };
+        self.last_event = Some(at);
     }
 
-    /// An answer to a `STATUS` that was first sent at `asked_at` was read.
-    pub fn on_status(&mut self, asked_at: Option<Instant>, at: Instant, status: Status) {
+    /// A silence is asked about.
+    pub fn on_asked(&mut self) {
+        self.asked_at = None;
+    }
+
+    /// A `STATUS` has left.
+    pub fn on_status_sent(&mut self, at: Instant) {
+        self.status_was_sent = true;
+        self.asked_at.get_or_insert(at);
+    }
+
+    /// An answer to the latest `STATUS` was read.
+    pub fn on_status(&mut self, at: Instant, status: Status) {
         let health = match status {
             Status { bus_off: true, .. } => Health::BusOff,
             Status { error_warning: true, .. } => Health::Warning,
@@ -123,7 +138,7 @@ impl Bus {
         self.health = match self.last_event {
             Some(event) if event > at => self.health,
             // It may be the newer one.
-            Some(_) if self.last_event > asked_at => health.max(self.health),
+            Some(_) if self.last_event > self.asked_at => health.max(self.health),
             _ => health,
         };
         if status.stopped {
@@ -133,14 +148,14 @@ impl Bus {
         }
     }
 
-    /// A `STATUS` has ended. Returns what follows.
-    pub fn on_query(&mut self, asked_at: Option<Instant>, ended_at: Instant, outcome: Outcome) -> Remedy {
-        self.query = Some(Query { asked_at, ended_at, outcome });
+    /// The latest `STATUS` has ended. Returns what follows.
+    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) -> Remedy {
+        self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
         match self.status() {
             Some(status) if status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS => Remedy::StartAgain,
             Some(_) => Remedy::Explain,
             None => {
-                self.may_not_run = Some(ended_at);
+                self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
                 Remedy::Explain
             }
         }
@@ -154,11 +169,6 @@ impl Bus {
     /// The gateway confirmed `STOP`.
     pub fn on_halted(&mut self) {
         self.end = End::Halted;
-    }
-
-    /// `STATUS` says that the bus runs in spite of `STOP`.
-    pub fn on_stop_refused(&mut self, at: Instant) {
-        self.runs = Some(at);
     }
 
     /// Whether `START` left more than once: a failure of the latest ends nothing.
@@ -244,9 +254,6 @@ impl Bus {
 
     /// Whether the latest that is known is that the controller is stopped.
     fn is_reported_stopped(&self) -> bool {
-        self.stopped.is_some()
-            && self.stopped >= self.may_not_run
-            && self.stopped >= self.runs
-            && self.stopped >= self.last_start
+        self.stopped.is_some() && self.stopped >= self.runs && self.stopped >= self.last_start
     }
 }

@@ -10,7 +10,6 @@
 //! Only then does the clock advance, to the time at which this began. A read timeout only wakes the loop.
 
 use std::io::{self, ErrorKind};
-use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -88,7 +87,7 @@ pub struct Connection {
     read_up_to: Instant,
     /// Since then reads do not block, until everything that was there has been read.
     catching_up_since: Option<Instant>,
-    /// How many datagrams were read since everything had been read before.
+    /// How many reads since then have found something.
     reads: usize,
     /// The most datagrams that the socket's queue can hold.
     max_queued_datagrams: usize,
@@ -236,8 +235,10 @@ impl Connection {
         self.sequencer.request_status()
     }
 
-    /// Gives up a `STATUS` that was requested, if it has not ended. Its answer may still come, as a datagram.
+    /// Gives up a `STATUS` that was requested, if it has not ended, and forgets the network's latest error. Its answer may
+    /// still come, as a datagram.
     pub fn cancel_status(&mut self) {
+        self.network_error = None;
         self.sequencer.cancel_status();
     }
 
@@ -343,7 +344,7 @@ impl Connection {
 
     /// Whether a reply that comes can be one to a command of ours.
     pub(crate) fn is_answerable(&self) -> bool {
-        self.sequencer.line.answerable.is_some()
+        self.sequencer.line.is_answerable(self.read_up_to)
     }
 
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.
@@ -469,16 +470,15 @@ impl Connection {
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         self.reads += usize::from(!is_empty);
-        let at = match self.catching_up_since {
-            None if received.is_ok() => self.now,
+        let (at, datagrams) = match self.catching_up_since {
+            None if received.is_ok() => (self.now, 1),
             Some(began) if is_empty || self.reads >= self.max_queued_datagrams => {
                 (self.read_up_to, self.catching_up_since) = (began, None);
-                began
+                (began, self.reads)
             }
             _ => return,
         };
-        let reads = mem::take(&mut self.reads);
-        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, reads));
+        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, datagrams));
     }
 }
 

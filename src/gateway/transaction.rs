@@ -105,6 +105,11 @@ impl Transaction {
         self.in_flight.as_ref().map(|in_flight| in_flight.command)
     }
 
+    /// Whether an answer to what has left can be read after `read_up_to`.
+    pub fn is_answerable(&self, read_up_to: Instant) -> bool {
+        self.answerable.is_some() && (self.in_flight.is_some() || read_up_to < self.replies_until)
+    }
+
     /// Begins a command, to be transmitted so many times at most. The line must have settled.
     pub fn begin(&mut self, command: Command, max_transmissions: u32) {
         (self.answerable, self.transmissions) = (None, 0);

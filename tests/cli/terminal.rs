@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::programs::{Output, can_listen, start, start_with, terminal};
+use crate::programs::{Output, can_listen, start, start_with, terminal, wait_until_shared};
 use crate::simulator::{Gateway, Reaction};
 use nix::sys::signal::Signal;
 
@@ -102,8 +102,8 @@ fn events_and_malformed_lines_are_escaped_and_cut() {
     let gateway = Gateway::builder().script(|_, _| Reaction::Answer).start();
     let listen = &mut can_listen(["--format", "candump", "--target", &gateway.target()]);
     let listener = start(listen);
-    listener.wait_for_stderr("START sent");
-    gateway.wait_for_command("CAN 1 START\n");
+    // Until START is settled, a refusal is taken for its own.
+    wait_until_shared(gateway.wait_for_command("CAN 1 START\n").from);
     for kind in ["E 1", "R ERR 7", "M 1 CSD"] {
         gateway.send(format!("{kind} \x1B[2J\u{9B}{long}\n"));
     }

@@ -24,7 +24,10 @@ fn run(mut silence: Silence, until: u32, frames: &[u32], must_ask_again: bool, t
         let (asks, looks) = (silence.must_ask(now, last_data, must_ask_again), silence.must_look(now, last_data));
         assert!(wakes || !asks && !looks, "{second}");
         wanted.asked.extend(asks.then_some(second));
-        wanted.looked.extend(looks.then_some(second));
+        if looks {
+            silence.on_look(now, false);
+            wanted.looked.push(second);
+        }
         if asks && tells {
             silence.tells("why");
         }

@@ -45,9 +45,10 @@ impl Verdicts {
     fn check_claim(&self, view: &View<'_>, claim: Claim, line: &str, found: &mut Findings) {
         let now = view.now;
         let (evidence, against) = (view.evidence(), view.against());
-        let is_newest = evidence.is_some() && evidence >= against;
+        let is_newest = evidence.is_some() && evidence.max(view.maybe_running) >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
-        let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
+        let age =
+            evidence.max(view.maybe_running).map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
         let doubted = [view.no_answer_said, view.own_refusal_of_status, view.read_errors.last().copied()]
             .into_iter()
             .flatten()
