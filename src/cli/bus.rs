@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::format::event::StateChange;
+use crate::format::controller::StateChange;
 use crate::gateway::reply::Status;
 use crate::gateway::{Answer, Outcome};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::cli::limiter::Limiter;
 use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
-use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::controller::{ControllerEvent, StateChange};
 use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
 use crate::gateway::{Channel, Command, Verb};
 use crate::output::printer::Printer;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::controller::{ControllerEvent, StateChange};
 
 /// How long an allowance lasts.
 const WINDOW: Duration = Duration::from_secs(60);

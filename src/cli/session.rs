@@ -238,7 +238,7 @@ impl<'a> Session<'a> {
 
     /// What a signal during the handshake leaves behind.
     fn quit_message(&self) -> String {
-        match (self.bus.has_sent(), self.bus.takeover()) {
+        match (self.bus.has_sent, self.bus.takeover()) {
             (false, _) => "exited before anything was sent".to_owned(),
             (_, takeover @ Takeover::Stopped { was_running: true }) => {
                 format!("exited during the handshake{}", advice::takeover(takeover))

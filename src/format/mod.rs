@@ -25,7 +25,7 @@
 //! ```
 
 mod candump;
-pub mod event;
+pub mod controller;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -38,7 +38,7 @@ pub use influx::InfluxWriter;
 pub use pcap::{PCAP_HEADER, write_pcap_record};
 pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
-use crate::format::event::ControllerEvent;
+use crate::format::controller::ControllerEvent;
 use crate::format::frame::{Frame, Id};
 use crate::gateway::ValueError;
 use crate::gateway::reply::{Line, Reply, lines};

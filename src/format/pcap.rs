@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::controller::{ControllerEvent, StateChange};
 use crate::format::frame::{DATA_MAX, Frame, FrameKind, Id};
 
 /// The file header, 24 bytes: pcap 2.4, little-endian, times in nanoseconds, link type 227 (SocketCAN).

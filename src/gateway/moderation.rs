@@ -88,10 +88,7 @@ impl Moderation {
                 }
             }
         };
-        match self.mode {
-            Mode::Blocking { .. } => None,
-            Mode::Resting { rest, .. } => Some(rest),
-        }
+        if let Mode::Resting { rest, .. } = self.mode { Some(rest) } else { None }
     }
 
     /// Whether a rest would replace enough wake-ups, each after this time and with so many datagrams.

@@ -13,7 +13,7 @@ pub enum Line<'a> {
     Reply(Reply<'a>),
     /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::format::frame::Frame::parse) tells.
     Frame(&'a [u8]),
-    /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::event::ControllerEvent::parse) tells how.
+    /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::controller::ControllerEvent::parse) tells how.
     Event(&'a [u8]),
     /// Nothing that the protocol has.
     Unknown(&'a [u8]),

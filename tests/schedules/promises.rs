@@ -108,7 +108,8 @@ impl Promises {
         self.expect(reply.number == self.number, "an answer is credited to its own command");
         self.answered = Some(self.number);
         match (command.verb, line) {
-            (Verb::Start, _) => self.start_is_refused = matches!(line, Line::Reply(ReplyLine::Refused(_))),
+            // A refusal that comes after R ok is one of a copy.
+            (Verb::Start, _) => self.start_is_refused = !self.oks.contains(&self.number),
             (_, Line::Reply(ReplyLine::Status(Status { stopped, .. }))) => {
                 (self.status_says_stopped, self.status_says_running) = (stopped, !stopped);
                 self.start_is_refused &= stopped;
@@ -129,8 +130,10 @@ impl Promises {
     /// The caller that sends nothing more is told of a `START` that was refused.
     pub fn on_unchecked_start(&mut self, failure: Option<Failure>) {
         self.expect(failure.is_some() == self.start_is_refused, "every refused START is reported, and no other");
-        let is_honest = failure
-            .is_none_or(|failure| failure.command.verb == Verb::Start && matches!(failure.cause, Cause::InDoubt(_)));
+        let is_honest = failure.is_none_or(|failure| {
+            let is_checked = self.status_says_stopped && matches!(failure.cause, Cause::Refused(_));
+            failure.command.verb == Verb::Start && (is_checked || matches!(failure.cause, Cause::InDoubt(_)))
+        });
         self.expect(is_honest, "a START that was not checked is in doubt");
         self.start_is_refused = false;
     }

@@ -18,7 +18,7 @@ pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) ->
         ),
         (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok", options, known),
         (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
-        (_, Some(error)) => network_error(bus.gateway(), error, bus.has_answered()),
+        (_, Some(error)) => network_error(bus.gateway(), error, bus.has_answered),
         (Some(Outcome::NoReply(Some(text))), None) => {
             format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or does the network lose packets?")
         }
