@@ -89,6 +89,8 @@ pub struct Connection {
     catching_up_since: Option<Instant>,
     /// How many reads since then have found something.
     reads: usize,
+    /// The size of what came with them.
+    bytes: usize,
     /// The most datagrams that the socket's queue can hold.
     max_queued_datagrams: usize,
     woken_is_reported: bool,
@@ -129,6 +131,7 @@ impl Connection {
             read_up_to: now,
             catching_up_since: None,
             reads: 0,
+            bytes: 0,
             // Linux counts against twice what is asked for.
             max_queued_datagrams: 2 * transport.receive_buffer() / MIN_CHARGE + 1,
             woken_is_reported: false,
@@ -377,7 +380,7 @@ impl Connection {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),
                     Ok(Action::ReadQueued) => {
                         self.transport.share_port(false);
-                        (self.catching_up_since, self.reads) = (Some(self.now), 0);
+                        self.catch_up();
                     }
                     Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
                     Ok(Action::InitRefused { text, was_running }) => return Event::InitRefused { text, was_running },
@@ -447,6 +450,10 @@ impl Connection {
         Failure { gateway, network_error, has_answered: self.has_answered, ..failure }
     }
 
+    fn catch_up(&mut self) {
+        (self.catching_up_since, self.reads, self.bytes) = (Some(self.now), 0, 0);
+    }
+
     /// How long the next read may wait, so that it returns at `until` at the latest. Rests first, if it is time for that.
     fn wait(&mut self, until: Option<Instant>) -> Option<Duration> {
         let wait = until.map(|until| until.saturating_duration_since(self.now));
@@ -459,7 +466,7 @@ impl Connection {
                 self.now = self.transport.now();
             }
             if rest.is_some() || wait == Some(Duration::ZERO) {
-                (self.catching_up_since, self.reads) = (Some(self.now), 0);
+                self.catch_up();
             }
         }
         if self.catching_up_since.is_some() { Some(Duration::ZERO) } else { wait }
@@ -470,15 +477,17 @@ impl Connection {
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         self.reads += usize::from(!is_empty);
-        let (at, datagrams) = match self.catching_up_since {
-            None if received.is_ok() => (self.now, 1),
+        let length = *received.as_ref().unwrap_or(&0);
+        self.bytes += length;
+        let (at, datagrams, bytes) = match self.catching_up_since {
+            None if received.is_ok() => (self.now, 1, length),
             Some(began) if is_empty || self.reads >= self.max_queued_datagrams => {
                 (self.read_up_to, self.catching_up_since) = (began, None);
-                (began, self.reads)
+                (began, self.reads, self.bytes)
             }
             _ => return,
         };
-        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, datagrams));
+        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, datagrams, bytes));
     }
 }
 

@@ -9,6 +9,9 @@ const MIN_REST: Duration = Duration::from_micros(250);
 /// How many datagrams a rest aims at. More would save little.
 const MAX_AIM: usize = 128;
 
+/// As many bytes count like one datagram more, since large datagrams fill the receive buffer sooner.
+const BYTES_PER_DATAGRAM: usize = 4096;
+
 /// As few as fill a third of the receive buffer at 2.25 KiB each, which is what the kernel counts for a small datagram from
 /// many network cards.
 const AIM_SIZE: usize = 3 * 2304;
@@ -44,8 +47,8 @@ pub(crate) struct Moderation {
 
 #[derive(Clone, Copy, Debug)]
 enum Mode {
-    /// Reads block. `datagrams` came at the latest wake-up; so many before it were frequent.
-    Blocking { frequent: u32, datagrams: usize },
+    /// Reads block. `load` came at the latest wake-up; so many before it were frequent.
+    Blocking { frequent: u32, load: usize },
     /// Reads follow a rest of this duration. So many rests were in vain.
     Resting { rest: Duration, in_vain: u32 },
 }
@@ -57,48 +60,49 @@ impl Moderation {
         let lasts = Duration::from_micros(receive_buffer as u64 * 1_000_000 / MAX_FILL_RATE);
         let max_rest = lasts.min(max_rest).max(MIN_REST);
         let aim = (receive_buffer / AIM_SIZE).clamp(1, MAX_AIM);
-        Moderation { max_rest, aim, last_read: None, began: None, mode: Mode::Blocking { frequent: 0, datagrams: 0 } }
+        Moderation { max_rest, aim, last_read: None, began: None, mode: Mode::Blocking { frequent: 0, load: 0 } }
     }
 
-    /// Everything that arrived before `now` has been read: `datagrams` since the last call. Returns how long to rest before
+    /// Everything that arrived before `now` has been read: `datagrams` with `bytes` since the last call. Returns how long to rest before
     /// the next read, which must not block; `None` if the next read must block until a datagram arrives.
-    pub fn on_read(&mut self, now: Instant, datagrams: usize) -> Option<Duration> {
+    pub fn on_read(&mut self, now: Instant, datagrams: usize, bytes: usize) -> Option<Duration> {
+        let load = datagrams + bytes / BYTES_PER_DATAGRAM;
         let since = |earlier: Option<Instant>| earlier.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let gap = since(self.last_read.replace(now));
-        if let Mode::Blocking { datagrams: latest, .. } = &mut self.mode {
+        if let Mode::Blocking { load: latest, .. } = &mut self.mode {
             if gap < SAME_WAKEUP {
-                *latest += datagrams;
+                *latest += load;
                 return None;
             }
         }
         let elapsed = since(self.began.replace(now));
-        let blocking = |frequent| Mode::Blocking { frequent, datagrams };
+        let blocking = |frequent| Mode::Blocking { frequent, load };
         self.mode = match self.mode {
-            Mode::Blocking { datagrams: latest, .. } if !self.is_frequent(elapsed, latest) => blocking(0),
+            Mode::Blocking { load: latest, .. } if !self.is_frequent(elapsed, latest) => blocking(0),
             Mode::Blocking { frequent, .. } if frequent < MIN_WAKEUPS => blocking(frequent + 1),
-            Mode::Blocking { datagrams: latest, .. } => self.resting(elapsed, latest, self.max_rest, 0),
+            Mode::Blocking { load: latest, .. } => self.resting(elapsed, latest, self.max_rest, 0),
             Mode::Resting { rest, in_vain } => {
                 let in_vain = if datagrams < 2 { in_vain + 1 } else { 0 };
                 // Or it was too long, or the datagrams come in large bursts.
-                if in_vain == MAX_VAIN_RESTS || datagrams >= 2 * self.aim {
+                if in_vain == MAX_VAIN_RESTS || load >= 2 * self.aim {
                     blocking(0)
                 } else {
                     // No more than twice as long as the last: between two bursts nothing comes.
-                    self.resting(elapsed, datagrams, 2 * rest, in_vain)
+                    self.resting(elapsed, load, 2 * rest, in_vain)
                 }
             }
         };
         if let Mode::Resting { rest, .. } = self.mode { Some(rest) } else { None }
     }
 
-    /// Whether a rest would replace enough wake-ups, each after this time and with so many datagrams.
-    fn is_frequent(&self, elapsed: Duration, datagrams: usize) -> bool {
-        elapsed <= self.max_rest / MIN_WAKEUPS_PER_REST && datagrams * MIN_WAKEUPS_PER_REST as usize <= self.aim
+    /// Whether a rest would replace enough wake-ups, each after this time and with this load.
+    fn is_frequent(&self, elapsed: Duration, load: usize) -> bool {
+        elapsed <= self.max_rest / MIN_WAKEUPS_PER_REST && load * MIN_WAKEUPS_PER_REST as usize <= self.aim
     }
 
-    /// A rest as long as it takes to receive as many as a rest aims at, if `datagrams` came in the time `elapsed`.
-    fn resting(&self, elapsed: Duration, datagrams: usize, most: Duration, in_vain: u32) -> Mode {
-        let aimed = elapsed.mul_f64(self.aim as f64 / datagrams.max(1) as f64);
+    /// A rest as long as it takes to receive as many as a rest aims at, if `load` came in the time `elapsed`.
+    fn resting(&self, elapsed: Duration, load: usize, most: Duration, in_vain: u32) -> Mode {
+        let aimed = elapsed.mul_f64(self.aim as f64 / load.max(1) as f64);
         Mode::Resting { rest: aimed.min(most).clamp(MIN_REST, self.max_rest), in_vain }
     }
 }
