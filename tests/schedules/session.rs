@@ -135,6 +135,7 @@ impl<'a> Session<'a> {
             Ok(Action::Send { command, attempt }) => {
                 let overtakes = self.sequencer.in_flight().is_none();
                 if overtakes && in_flight {
+                    self.promises.expect(self.promises.has_left, "STOP overtakes only what has left");
                     self.promises.on_given_up();
                 }
                 self.check_send(command, attempt, overtakes);
