@@ -69,14 +69,6 @@ enum End {
     Halted,
 }
 
-/// What follows from the answer to a `STATUS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remedy {
-    /// `START` did not start the bus: send it again.
-    StartAgain,
-    Explain,
-}
-
 impl Bus {
     /// `START` has left.
     pub fn on_start_sent(&mut self, at: Instant) {
@@ -154,16 +146,11 @@ impl Bus {
         }
     }
 
-    /// The latest `STATUS` has ended. Returns what follows.
-    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) -> Remedy {
+    /// The latest `STATUS` has ended.
+    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
-        match self.status() {
-            Some(status) if status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS => Remedy::StartAgain,
-            Some(_) => Remedy::Explain,
-            None => {
-                self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
-                Remedy::Explain
-            }
+        if self.status().is_none() {
+            self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
         }
     }
 
@@ -224,8 +211,12 @@ impl Bus {
     /// Whether to ask again in one silence: the answer is none, a refusal, older than the last `START`, or `START` is still to
     /// be sent again.
     pub fn must_ask_again(&self) -> bool {
-        let is_unrepaired = |status: Status| status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS;
-        self.status().is_none_or(is_unrepaired)
+        self.status().is_none() || self.must_start_again()
+    }
+
+    /// Whether `START` did not start the bus and is to be sent again.
+    pub fn must_start_again(&self) -> bool {
+        self.status().is_some_and(|status| status.stopped) && !self.has_run() && self.repairs < MAX_REPAIRS
     }
 
     /// Whether an answer to a `STATUS` that was given up says something new: no `START` and no frame has come since.

@@ -109,11 +109,7 @@ impl Silence {
 
     /// Whether this explanation is to be reported; not twice in a row in one silence.
     pub fn tells(&mut self, explanation: &str) -> bool {
-        let is_new = self.current.told.as_deref() != Some(explanation);
-        if is_new {
-            self.current.told = Some(explanation.to_owned());
-        }
-        is_new
+        self.current.told.replace(explanation.to_owned()).as_deref() != Some(explanation)
     }
 
     /// What comes first of asking and looking.

@@ -8,7 +8,6 @@ use anyhow::anyhow;
 
 use super::{CHECK_INTERVAL, Session, Stage};
 use crate::cli::advice;
-use crate::cli::bus::Remedy;
 use crate::cli::console::Content;
 use crate::gateway::{Answer, Cause, Command, Failure, NetworkError, Outcome, Verb};
 
@@ -116,24 +115,21 @@ impl Session<'_> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let remedy = self.known.on_query(now, outcome);
-        let (is_warning, message) = match remedy {
-            Remedy::StartAgain => {
-                let message = advice::start_again(self.options, &self.known);
-                self.silence.tells(&message);
-                // A STATUS has just ended, so nothing else is under way.
-                let _ = self.bus.start_again();
-                (self.known.has_flags(), message)
+        self.known.on_query(now, outcome);
+        let message = if self.known.must_start_again() {
+            let message = advice::start_again(self.options, &self.known);
+            self.silence.tells(&message);
+            // A STATUS has just ended, so nothing else is under way.
+            let _ = self.bus.start_again();
+            message
+        } else {
+            let explanation = advice::no_data(self.options, &self.bus, &self.known);
+            if !self.silence.tells(&explanation) {
+                return;
             }
-            Remedy::Explain => {
-                let explanation = advice::no_data(self.options, &self.bus, &self.known);
-                if !self.silence.tells(&explanation) {
-                    return;
-                }
-                let is_warning = self.known.has_flags() || self.known.status().is_none();
-                (is_warning, format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64()))
-            }
+            format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64())
         };
+        let is_warning = self.known.has_flags() || self.known.status().is_none();
         let messages = self.console.messages;
         if is_warning { messages.warn(message) } else { messages.info(message) }
     }
