@@ -17,7 +17,7 @@ const MAX_REPAIRS: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
     /// When `START` first left, and when it left last.
-    first_start: Option<Instant>,
+    pub first_start: Option<Instant>,
     last_start: Option<Instant>,
     /// How many times it left again.
     repairs: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Bus {
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
-    health: Health,
+    pub health: Health,
     last_event: Option<Instant>,
     end: End,
 }
@@ -182,10 +182,6 @@ impl Bus {
     /// When the last frame came; before any, when `START` was first sent.
     pub fn last_data(&self) -> Option<Instant> {
         self.last_frame.or(self.first_start)
-    }
-
-    pub fn health(&self) -> Health {
-        self.health
     }
 
     /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.

@@ -2,17 +2,15 @@
 
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::anyhow;
 
 use super::{CHECK_INTERVAL, Session, Stage};
 use crate::cli::advice;
 use crate::cli::console::Content;
+use crate::cli::losses;
 use crate::gateway::{Answer, Cause, Command, Failure, NetworkError, Outcome, Verb};
-
-/// How soon one message about the network may follow another.
-const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Session<'_> {
     pub(super) fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
@@ -57,12 +55,11 @@ impl Session<'_> {
             self.known.on_event(now, change);
         }
         self.console.report(now);
-        if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
-            self.console.messages.warn(message);
+        self.overflowed.total = self.console.printer.stats.overflowed;
+        if let Some(count) = self.overflowed.due(now) {
+            self.console.messages.warn(losses::in_output(&count));
         }
-        if self.next_check <= now {
-            self.check_losses(now);
-        }
+        self.check(now);
         if self.console.printer.is_complete() {
             self.begin_shutdown();
         }
@@ -80,11 +77,19 @@ impl Session<'_> {
         }
     }
 
-    fn check_losses(&mut self, now: Instant) {
+    /// Looks once a second for what is not reported to the session.
+    fn check(&mut self, now: Instant) {
+        if now < self.next_check {
+            return;
+        }
         self.next_check = now + CHECK_INTERVAL;
-        let drops = self.bus.check_drops();
-        if let Some(message) = drops.and_then(|drops| self.losses.in_kernel(now, drops)) {
-            self.console.messages.warn(message);
+        self.shutdown.check_terminal();
+        if self.stage == Stage::Starting {
+            return;
+        }
+        self.dropped.total = self.bus.check_drops().map_or(0, |drops| drops.count.saturating_sub(self.dropped_before));
+        if let Some(count) = self.dropped.due(now) {
+            self.console.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
         if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
             self.console.messages.warn(advice::FILE_DELETED);
@@ -166,25 +171,20 @@ impl Session<'_> {
     }
 
     pub(super) fn on_network_error(&mut self, message: String) {
-        if self.started.is_none() {
+        if self.stage == Stage::Starting {
             return;
         }
         let now = self.bus.now();
-        self.network_errors += 1;
+        self.network_errors.total += 1;
         self.known.on_doubt(now);
-        let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
-        if is_due && self.stage == Stage::Streaming {
-            self.last_network_message = Some(now);
+        if self.stage == Stage::Streaming && self.network_errors.due(now).is_some() {
             self.console.messages.warn(message);
         }
     }
 
     pub(super) fn on_timeout(&mut self) {
         let now = self.bus.read_up_to();
-        if self.next_terminal_check <= now {
-            self.next_terminal_check = now + CHECK_INTERVAL;
-            self.shutdown.check_terminal();
-        }
+        self.check(now);
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
             Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
