@@ -17,7 +17,6 @@ pub(crate) struct Console<'a> {
     pub printer: Printer,
     limiter: Limiter,
     channel: Channel,
-    began: Instant,
     /// What to report of the datagram that was read last.
     pending: Vec<Quote>,
 }
@@ -72,8 +71,8 @@ impl Content {
 }
 
 impl<'a> Console<'a> {
-    pub fn new(messages: &'a Messages, printer: Printer, channel: Channel, began: Instant) -> Console<'a> {
-        Console { messages, printer, limiter: Limiter::default(), channel, began, pending: Vec::new() }
+    pub fn new(messages: &'a Messages, printer: Printer, channel: Channel) -> Console<'a> {
+        Console { messages, printer, limiter: Limiter::default(), channel, pending: Vec::new() }
     }
 
     /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
@@ -126,13 +125,8 @@ impl<'a> Console<'a> {
                 self.messages.warn(format_args!("messages of the gateway not shown: {suppressed}"));
             }
             let message = format_args!("{prefix}{text}");
-            if is_debug { self.debug(now, message) } else { self.messages.warn(message) }
+            if is_debug { self.messages.debug(now, message) } else { self.messages.warn(message) }
         }
-    }
-
-    /// Prints a step and its time, under `--verbose`.
-    pub fn debug(&self, now: Instant, message: impl std::fmt::Display) {
-        self.messages.debug(now.saturating_duration_since(self.began), message);
     }
 
     /// Messages that did not go to stderr.

@@ -13,7 +13,7 @@ use crate::cli::advice;
 use crate::cli::bus::Bus;
 use crate::cli::console::Console;
 use crate::cli::losses::Tally;
-use crate::cli::messages::Exit;
+use crate::cli::messages::{Exit, Messages};
 use crate::cli::options::ListenOptions;
 use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
@@ -33,6 +33,7 @@ pub(crate) struct Session<'a> {
     /// Further addresses of the gateway's name.
     others: Vec<SocketAddr>,
     bus: Connection,
+    messages: &'a Messages,
     console: Console<'a>,
     output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
@@ -78,6 +79,7 @@ impl<'a> Session<'a> {
         Session {
             options,
             others,
+            messages: console.messages,
             console,
             output,
             shutdown,
@@ -123,8 +125,8 @@ impl<'a> Session<'a> {
                 Event::InitRefused { text, was_running } => {
                     let was = if was_running { "was already" } else { "may have been" };
                     let message = format_args!("the bus {was} running; restarting it with these settings");
-                    self.console.messages.info(message);
-                    self.console.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
+                    self.messages.info(message);
+                    self.messages.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) if self.stage == Stage::Starting => {
@@ -176,12 +178,12 @@ impl<'a> Session<'a> {
         (self.stage, self.next_check) = (Stage::Streaming, now + CHECK_INTERVAL);
         let drops = self.bus.check_drops();
         if drops.is_none() {
-            self.console.debug(now, "many sockets are open: what the kernel drops is counted at the end");
+            self.messages.debug(now, "many sockets are open: what the kernel drops is counted at the end");
         }
         self.dropped_before = drops.map_or(0, |drops| drops.count);
         self.console.printer.begin();
         let gateway = self.bus.gateway();
-        self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
+        self.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
     }
 
     /// Begins the shutdown, unless it has begun.
@@ -214,7 +216,7 @@ impl<'a> Session<'a> {
         // Datagrams dropped from here on are not counted.
         let drops = self.bus.drops();
         let drops = Drops { count: drops.count.saturating_sub(self.dropped_before), ..drops };
-        report::end(&*self.output, self.console.messages, &self.shutdown, self.failures, |written| {
+        report::end(&*self.output, self.messages, &self.shutdown, self.failures, |written| {
             let now = self.bus.read_clock();
             Report {
                 stats: self.console.printer.stats,

@@ -1,6 +1,7 @@
 //! Reports of sessions that did not take place.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::*;
 use crate::cli::messages::{Sink, Verbosity};
@@ -142,7 +143,8 @@ impl Sink for Lines {
 
 /// What [`end`] does, without the time, and how it exits.
 fn ended(output: Slow, failures: Vec<Error>) -> (Vec<String>, Exit) {
-    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Arc::clone(&output.log))));
+    let messages =
+        Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Arc::clone(&output.log))), Instant::now());
     let exit = end(&output, &messages, &Shutdown::default(), failures, |written| Report {
         written,
         messages_not_shown: 1,

@@ -17,9 +17,9 @@ impl Session<'_> {
         let now = self.bus.now();
         match self.bus.network_error() {
             Some(NetworkError::Send(error)) if !left => {
-                self.console.debug(now, format_args!("could not send {command}: {error}"));
+                self.messages.debug(now, format_args!("could not send {command}: {error}"));
             }
-            _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
+            _ => self.messages.debug(now, format_args!("sent {command} (attempt {attempt})")),
         }
         if command.verb == Verb::Status && attempt == 1 {
             self.known.on_asked();
@@ -57,7 +57,7 @@ impl Session<'_> {
         self.console.report(now);
         self.overflowed.total = self.console.printer.stats.overflowed;
         if let Some(count) = self.overflowed.due(now) {
-            self.console.messages.warn(losses::in_output(&count));
+            self.messages.warn(losses::in_output(&count));
         }
         self.check(now);
         if self.console.printer.is_complete() {
@@ -72,7 +72,7 @@ impl Session<'_> {
         if self.stage == Stage::Streaming {
             self.bus.cancel_status();
             if let Some(gap) = gap {
-                self.console.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
+                self.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
             }
         }
     }
@@ -89,10 +89,10 @@ impl Session<'_> {
         }
         self.dropped.total = self.bus.check_drops().map_or(0, |drops| drops.count.saturating_sub(self.dropped_before));
         if let Some(count) = self.dropped.due(now) {
-            self.console.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
+            self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
         if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
-            self.console.messages.warn(advice::FILE_DELETED);
+            self.messages.warn(advice::FILE_DELETED);
         }
     }
 
@@ -105,7 +105,7 @@ impl Session<'_> {
                     self.known.on_started(now);
                 }
                 let answered = if is_answered { "answered" } else { "not answered" };
-                self.console.debug(now, format_args!("START was {answered}"));
+                self.messages.debug(now, format_args!("START was {answered}"));
             }
             Verb::Stop => {
                 self.known.on_halted();
@@ -135,8 +135,7 @@ impl Session<'_> {
             format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64())
         };
         let is_warning = self.known.has_flags() || self.known.status().is_none();
-        let messages = self.console.messages;
-        if is_warning { messages.warn(message) } else { messages.info(message) }
+        if is_warning { self.messages.warn(message) } else { self.messages.info(message) }
     }
 
     /// A `START` or `STOP` has failed after the stream has begun.
@@ -159,10 +158,10 @@ impl Session<'_> {
             _ => {}
         }
         if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
-            self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
+            self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
         } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
-                self.console.messages.warn(format_args!("{message}; still listening"));
+                self.messages.warn(format_args!("{message}; still listening"));
             }
         } else {
             self.failures.push(anyhow!(message));
@@ -178,7 +177,7 @@ impl Session<'_> {
         self.network_errors.total += 1;
         self.known.on_doubt(now);
         if self.stage == Stage::Streaming && self.network_errors.due(now).is_some() {
-            self.console.messages.warn(message);
+            self.messages.warn(message);
         }
     }
 
@@ -190,8 +189,7 @@ impl Session<'_> {
             Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
                 *notice_at = None;
                 let hint = self.shutdown.quit_hint();
-                self.console
-                    .messages
+                self.messages
                     .warn(format_args!("waiting for the gateway to confirm STOP; {hint} (the bus may keep running)"));
             }
             _ => {}
