@@ -20,7 +20,7 @@ pub(crate) struct Bus {
     pub first_start: Option<Instant>,
     last_start: Option<Instant>,
     /// How many times it left again.
-    repairs: u32,
+    pub repairs: u32,
     last_frame: Option<Instant>,
     /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
     runs: Option<Instant>,
@@ -28,8 +28,6 @@ pub(crate) struct Bus {
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
-    /// Answers to `STATUS` can come.
-    pub status_was_sent: bool,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
     is_answered: bool,
@@ -118,7 +116,6 @@ impl Bus {
 
     /// A `STATUS` has left.
     pub fn on_status_sent(&mut self, at: Instant) {
-        self.status_was_sent = true;
         self.asked_at.get_or_insert(at);
     }
 
@@ -162,11 +159,6 @@ impl Bus {
     /// The gateway confirmed `STOP`.
     pub fn on_halted(&mut self) {
         self.end = End::Halted;
-    }
-
-    /// Whether `START` left more than once: a failure of the latest ends nothing.
-    pub fn is_repaired(&self) -> bool {
-        self.repairs > 0
     }
 
     /// Whether a frame of this session has come.
@@ -220,19 +212,15 @@ impl Bus {
         matches!(self.outcome(), Some(Outcome::NoReply(_)))
     }
 
-    /// Whether a `can-stop` may be needed at the end of the session.
-    pub fn may_run(&self) -> bool {
-        self.end == End::Open && !self.is_reported_stopped()
-    }
-
-    /// What may be said of the bus at the end of the session.
-    pub fn conclusion(&self, now: Instant) -> String {
+    /// What may be said of the bus at the end of the session. Unless it is known to be stopped, the command line `can_stop`
+    /// stands alone on the last line.
+    pub fn conclusion(&self, now: Instant, can_stop: &str) -> String {
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        match (self.end, self.last_frame) {
-            (End::Halted, _) => "the bus is halted".to_owned(),
-            (End::NotStarted, _) => "the bus was not started".to_owned(),
+        let state = match (self.end, self.last_frame) {
+            (End::Halted, _) => return "the bus is halted".to_owned(),
+            (End::NotStarted, _) => return "the bus was not started".to_owned(),
             _ if self.is_reported_stopped() => {
-                format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64())
+                return format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64());
             }
             _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
                 let bus_off = if self.health == Health::BusOff { " (the controller is bus off)" } else { "" };
@@ -242,7 +230,8 @@ impl Bus {
                 format!("last frame {:.0} s ago; the bus may still run", since(self.last_frame).as_secs_f64())
             }
             (_, None) => "the bus may still run".to_owned(),
-        }
+        };
+        format!("{state}, stop it with:\n{can_stop}")
     }
 
     /// Whether the latest that is known is that the controller is stopped.

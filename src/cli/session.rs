@@ -114,11 +114,11 @@ impl<'a> Session<'a> {
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
-                    let content = self.console.print(datagram, None, self.known.status_was_sent, may_be_ours);
+                    let content = self.console.print(datagram, None, may_be_ours);
                     self.on_content(in_flight, &content);
                 }
                 Event::Answer { command, datagram } => {
-                    let content = self.console.print(datagram, Some(command), true, true);
+                    let content = self.console.print(datagram, Some(command.verb), true);
                     self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
@@ -226,23 +226,20 @@ impl<'a> Session<'a> {
                 network_errors: self.network_errors.total,
                 handshake_frames: self.bus.handshake_frames(),
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
-                bus: self.known.conclusion(now),
-                can_stop: self.known.may_run().then(|| self.options.common.can_stop_command_line()),
+                bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),
             }
         })
     }
 
     /// What a signal during the handshake leaves behind.
     fn quit_message(&self) -> String {
-        match (self.bus.has_sent, self.bus.takeover()) {
-            (false, _) => "exited before anything was sent".to_owned(),
-            (_, takeover @ Takeover::Stopped { was_running: true }) => {
-                format!("exited during the handshake{}", advice::takeover(takeover))
-            }
-            _ => format!(
-                "exited during the handshake; the bus may be running, stop it with:\n{}",
-                self.options.common.can_stop_command_line()
-            ),
+        if !self.bus.has_sent {
+            return "exited before anything was sent".to_owned();
         }
+        let bus = match self.bus.takeover() {
+            takeover @ Takeover::Stopped { was_running: true } => advice::takeover(takeover),
+            _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
+        };
+        format!("exited during the handshake{bus}")
     }
 }

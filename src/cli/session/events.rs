@@ -27,6 +27,7 @@ impl Session<'_> {
         if !left {
             return;
         }
+        self.console.status_was_sent |= command.verb == Verb::Status;
         match command.verb {
             Verb::Start => self.known.on_start_sent(now),
             Verb::Status => self.known.on_status_sent(now),
@@ -159,7 +160,8 @@ impl Session<'_> {
         }
         if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
             self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
-        } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
+        // A START that repairs ends nothing by its failure.
+        } else if self.known.repairs > 0 || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
                 self.messages.warn(format_args!("{message}; still listening"));
             }
@@ -214,7 +216,7 @@ impl Session<'_> {
         if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
             let _ = self.bus.request_status();
         }
-        if self.silence.must_look(now, last_data) {
+        if self.silence.look_at(last_data) <= now {
             let (is_lost, now) = (self.bus.address_is_lost(), self.bus.read_clock());
             if !self.silence.on_look(now, is_lost) {
                 return;
