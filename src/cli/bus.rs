@@ -17,10 +17,10 @@ const MAX_REPAIRS: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
     /// When `START` first left, and when it left last.
-    first_start: Option<Instant>,
+    pub first_start: Option<Instant>,
     last_start: Option<Instant>,
     /// How many times it left again.
-    repairs: u32,
+    pub repairs: u32,
     last_frame: Option<Instant>,
     /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
     runs: Option<Instant>,
@@ -28,15 +28,13 @@ pub(crate) struct Bus {
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
-    /// Answers to `STATUS` can come.
-    pub status_was_sent: bool,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
     is_answered: bool,
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
-    health: Health,
+    pub health: Health,
     last_event: Option<Instant>,
     end: End,
 }
@@ -67,14 +65,6 @@ enum End {
     NotStarted,
     /// It confirmed `STOP`.
     Halted,
-}
-
-/// What follows from the answer to a `STATUS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remedy {
-    /// `START` did not start the bus: send it again.
-    StartAgain,
-    Explain,
 }
 
 impl Bus {
@@ -126,7 +116,6 @@ impl Bus {
 
     /// A `STATUS` has left.
     pub fn on_status_sent(&mut self, at: Instant) {
-        self.status_was_sent = true;
         self.asked_at.get_or_insert(at);
     }
 
@@ -154,16 +143,11 @@ impl Bus {
         }
     }
 
-    /// The latest `STATUS` has ended. Returns what follows.
-    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) -> Remedy {
+    /// The latest `STATUS` has ended.
+    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
-        match self.status() {
-            Some(status) if status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS => Remedy::StartAgain,
-            Some(_) => Remedy::Explain,
-            None => {
-                self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
-                Remedy::Explain
-            }
+        if self.status().is_none() {
+            self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
         }
     }
 
@@ -175,11 +159,6 @@ impl Bus {
     /// The gateway confirmed `STOP`.
     pub fn on_halted(&mut self) {
         self.end = End::Halted;
-    }
-
-    /// Whether `START` left more than once: a failure of the latest ends nothing.
-    pub fn is_repaired(&self) -> bool {
-        self.repairs > 0
     }
 
     /// Whether a frame of this session has come.
@@ -195,10 +174,6 @@ impl Bus {
     /// When the last frame came; before any, when `START` was first sent.
     pub fn last_data(&self) -> Option<Instant> {
         self.last_frame.or(self.first_start)
-    }
-
-    pub fn health(&self) -> Health {
-        self.health
     }
 
     /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
@@ -224,8 +199,12 @@ impl Bus {
     /// Whether to ask again in one silence: the answer is none, a refusal, older than the last `START`, or `START` is still to
     /// be sent again.
     pub fn must_ask_again(&self) -> bool {
-        let is_unrepaired = |status: Status| status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS;
-        self.status().is_none_or(is_unrepaired)
+        self.status().is_none() || self.must_start_again()
+    }
+
+    /// Whether `START` did not start the bus and is to be sent again.
+    pub fn must_start_again(&self) -> bool {
+        self.status().is_some_and(|status| status.stopped) && !self.has_run() && self.repairs < MAX_REPAIRS
     }
 
     /// Whether an answer to a `STATUS` that was given up says something new: no `START` and no frame has come since.
@@ -233,19 +212,15 @@ impl Bus {
         matches!(self.outcome(), Some(Outcome::NoReply(_)))
     }
 
-    /// Whether a `can-stop` may be needed at the end of the session.
-    pub fn may_run(&self) -> bool {
-        self.end == End::Open && !self.is_reported_stopped()
-    }
-
-    /// What may be said of the bus at the end of the session.
-    pub fn conclusion(&self, now: Instant) -> String {
+    /// What may be said of the bus at the end of the session. Unless it is known to be stopped, the command line `can_stop`
+    /// stands alone on the last line.
+    pub fn conclusion(&self, now: Instant, can_stop: &str) -> String {
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        match (self.end, self.last_frame) {
-            (End::Halted, _) => "the bus is halted".to_owned(),
-            (End::NotStarted, _) => "the bus was not started".to_owned(),
+        let state = match (self.end, self.last_frame) {
+            (End::Halted, _) => return "the bus is halted".to_owned(),
+            (End::NotStarted, _) => return "the bus was not started".to_owned(),
             _ if self.is_reported_stopped() => {
-                format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64())
+                return format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64());
             }
             _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
                 let bus_off = if self.health == Health::BusOff { " (the controller is bus off)" } else { "" };
@@ -255,7 +230,8 @@ impl Bus {
                 format!("last frame {:.0} s ago; the bus may still run", since(self.last_frame).as_secs_f64())
             }
             (_, None) => "the bus may still run".to_owned(),
-        }
+        };
+        format!("{state}, stop it with:\n{can_stop}")
     }
 
     /// Whether the latest that is known is that the controller is stopped.

@@ -47,7 +47,6 @@ pub fn run(options: &ListenOptions) -> ExitCode {
 }
 
 fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
-    let began = Instant::now();
     let shutdown = Arc::new(Shutdown::default());
     let can_stop = options.common.can_stop_command_line();
     shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
@@ -68,7 +67,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let _ = shutdown.waker.set(bus.waker());
-    let debug = |message: &dyn Display| messages.debug(began.elapsed(), message);
+    let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
     if let Ok(local) = bus.local_addr() {
         debug(&format_args!("sending from {local}"));
     }
@@ -96,6 +95,6 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     if let Some(warning) = advice::filter_limit(&options.filters) {
         messages.warn(warning);
     }
-    let console = Console::new(messages, printer, channel, began);
+    let console = Console::new(messages, printer, channel);
     Ok(Session::new(options, others, bus, console, output, shutdown).run())
 }

@@ -73,7 +73,7 @@ fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
 
 /// A wrong bit rate lets no frame pass.
 fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
-    let state = match known.health() {
+    let state = match known.health {
         Health::Good => return Vec::new(),
         Health::Warning => "at its error warning level",
         Health::BusOff => "bus off",
