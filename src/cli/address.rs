@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 
@@ -11,20 +10,13 @@ use crate::gateway::socket::{source_address, wildcard};
 /// The UDP port, the gateway's and the local one, unless another is given.
 pub const DEFAULT_PORT: u16 = 5000;
 
-/// The gateway: `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    text: String,
-    host: String,
-    port: u16,
-}
-
-/// The local address: `IP`, `IP:PORT`, `[IPV6]` or `[IPV6]:PORT`. Port 0 is any free one. The default is the wildcard
-/// address of the gateway's family and port [`DEFAULT_PORT`].
+/// An address as the user wrote it. Without a host, as the default of a local one, it is the wildcard address of the
+/// gateway's family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LocalAddr {
+pub struct Address {
     text: String,
-    host: Option<String>,
+    /// The name or address alone.
+    pub(crate) host: String,
     port: Option<u16>,
 }
 
@@ -39,21 +31,22 @@ pub struct Resolved {
     pub others: Vec<SocketAddr>,
 }
 
-impl Target {
+impl Address {
     /// Finds the addresses; asks the system's resolver if the host is a name. Of several addresses the first is used that
     /// this machine can speak to from `local`; if there is none, the first of the same family.
     ///
     /// # Errors
     ///
     /// The resolver does not know the name, none of its addresses is of `local`'s family, or a zone is unknown.
-    pub fn resolve(&self, local: &LocalAddr) -> Result<Resolved> {
+    pub fn resolve(&self, local: &Address) -> Result<Resolved> {
         let port = local.port.unwrap_or(DEFAULT_PORT);
-        let bind = match &local.host {
-            Some(host) => lookup(host, port).map_err(|why| anyhow!("cannot bind {local}: {why}"))?.first().copied(),
-            None => None,
+        let bind = match local.host.as_str() {
+            "" => None,
+            host => lookup(host, port).map_err(|why| anyhow!("cannot bind {local}: {why}"))?.first().copied(),
         };
         let local_for = |gateway| bind.unwrap_or_else(|| wildcard(gateway, port));
-        let mut found = lookup(&self.host, self.port).map_err(|why| anyhow!("cannot resolve {self}: {why}"))?;
+        let mut found = lookup(&self.host, self.port.unwrap_or(DEFAULT_PORT))
+            .map_err(|why| anyhow!("cannot resolve {self}: {why}"))?;
         found.retain(|&gateway| local_for(gateway).is_ipv4() == gateway.is_ipv4());
         if found.is_empty() {
             let family = if bind.is_some_and(|bind| bind.is_ipv4()) { "IPv4" } else { "IPv6" };
@@ -66,11 +59,6 @@ impl Target {
         let reachable = found.iter().position(|&gateway| source_address(local_for(gateway), gateway).is_ok());
         let gateway = found.remove(reachable.unwrap_or(0));
         Ok(Resolved { gateway, local: local_for(gateway), others: found })
-    }
-
-    /// The name or address alone.
-    pub fn host(&self) -> &str {
-        &self.host
     }
 }
 
@@ -104,8 +92,8 @@ fn ipv6(host: &str) -> Option<Ipv6Addr> {
     ip.parse().ok().filter(|_| !zone.is_empty())
 }
 
-/// Splits `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-fn split<'a>(text: &'a str, usage: &'static str) -> Result<(&'a str, Option<u16>), &'static str> {
+/// Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+fn parse(text: &str, usage: &'static str) -> Result<Address, &'static str> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').filter(|(host, _)| ipv6(host).is_some()).ok_or(usage)?;
@@ -127,52 +115,31 @@ fn split<'a>(text: &'a str, usage: &'static str) -> Result<(&'a str, Option<u16>
     let number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?;
     match port.map(number) {
         Some(None) => Err(PORT_USAGE),
-        port => Ok((host, port.flatten())),
+        port => Ok(Address { text: text.to_owned(), host: host.to_owned(), port: port.flatten() }),
     }
 }
 
 const PORT_USAGE: &str = "a port is a number from 1 to 65535";
 
-impl FromStr for Target {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if ipv6(text).is_some() {
-            return Err("write an IPv6 address in brackets, as in [fd00::1], [fd00::1]:5000 or [fe80::1%eth0]");
-        }
-        let usage = "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address";
-        match split(text, usage)? {
-            (_, Some(0)) => Err(PORT_USAGE),
-            (host, port) => {
-                Ok(Target { text: text.to_owned(), host: host.to_owned(), port: port.unwrap_or(DEFAULT_PORT) })
-            }
-        }
+/// Reads the gateway: `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+pub(crate) fn parse_target(text: &str) -> Result<Address, &'static str> {
+    if ipv6(text).is_some() {
+        return Err("write an IPv6 address in brackets, as in [fd00::1], [fd00::1]:5000 or [fe80::1%eth0]");
     }
+    let usage = "write HOST or HOST:PORT, where HOST is a name, an IPv4 or a bracketed IPv6 address";
+    parse(text, usage).and_then(|target| if target.port == Some(0) { Err(PORT_USAGE) } else { Ok(target) })
 }
 
-impl FromStr for LocalAddr {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let usage =
-            "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001, [fe80::1%eth0] or 192.168.1.7; port 0 is any free one";
-        let (host, port) = split(text, usage)?;
-        if ipv6(host).is_none() && host.parse::<Ipv4Addr>().is_err() {
-            return Err(usage);
-        }
-        Ok(LocalAddr { text: text.to_owned(), host: Some(host.to_owned()), port })
-    }
+/// Reads the local address: `IP`, `IP:PORT`, `[IPV6]` or `[IPV6]:PORT`. Port 0 is any free one.
+pub(crate) fn parse_local(text: &str) -> Result<Address, &'static str> {
+    let usage =
+        "write IP or IP:PORT, as in 0.0.0.0:5001, [::]:5001, [fe80::1%eth0] or 192.168.1.7; port 0 is any free one";
+    let local = parse(text, usage)?;
+    if ipv6(&local.host).is_some() || local.host.parse::<Ipv4Addr>().is_ok() { Ok(local) } else { Err(usage) }
 }
 
-/// As the user wrote it.
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// As the user wrote it; empty for the default.
-impl fmt::Display for LocalAddr {
+/// As the user wrote it; empty for the default of a local one.
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

@@ -81,7 +81,7 @@ impl Bus {
         (self.last_start, self.end) = (Some(at), End::Open);
     }
 
-    /// The gateway answered `START`: the bus runs.
+    /// The gateway answered `START`, or said that the bus runs in spite of `STOP`.
     pub fn on_started(&mut self, at: Instant) {
         self.runs = Some(at);
     }
@@ -154,11 +154,6 @@ impl Bus {
     /// The gateway confirmed `STOP`.
     pub fn on_halted(&mut self) {
         self.end = End::Halted;
-    }
-
-    /// `STATUS` says that the bus runs in spite of `STOP`.
-    pub fn on_stop_refused(&mut self, at: Instant) {
-        self.runs = Some(at);
     }
 
     /// Whether `START` left more than once: a failure of the latest ends nothing.
@@ -244,9 +239,6 @@ impl Bus {
 
     /// Whether the latest that is known is that the controller is stopped.
     fn is_reported_stopped(&self) -> bool {
-        self.stopped.is_some()
-            && self.stopped >= self.may_not_run
-            && self.stopped >= self.runs
-            && self.stopped >= self.last_start
+        self.stopped.is_some() && self.stopped >= self.runs && self.stopped >= self.last_start
     }
 }

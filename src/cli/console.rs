@@ -35,7 +35,6 @@ pub(crate) struct Content {
     /// It holds a frame of the session's CAN port: data.
     pub has_frame: bool,
     pub has_ok: bool,
-    pub has_refusal: bool,
     /// The last event of the port that no frame follows.
     pub event: Option<StateChange>,
     pub status: Option<Status>,
@@ -58,7 +57,6 @@ impl Content {
                     continue;
                 }
                 Line::Reply(Reply::Ok) => content.has_ok = true,
-                Line::Reply(Reply::Refused(_)) => content.has_refusal = true,
                 Line::Frame(line) if is_of(line, channel) => content.event = None,
                 Line::Event(line) => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);

@@ -15,7 +15,7 @@ use values::{
     seconds, seconds_or_never, shell_quoted,
 };
 
-use crate::cli::address::{LocalAddr, Resolved, Target};
+use crate::cli::address::{Address, Resolved, parse_local, parse_target};
 use crate::format::Format;
 use crate::gateway::{BitRate, Channel, DataBitRate, Filter, Init, RetryConfig, Setup};
 
@@ -160,17 +160,17 @@ pub struct CommonOptions {
     /// Gateway
     ///
     /// A name, an IPv4 or a bracketed IPv6 address; port 5000 unless given.
-    #[arg(short, long, value_parser = or_variable(TARGET_VARIABLE, Err(EMPTY_TARGET), str::parse::<Target>))]
+    #[arg(short, long, value_parser = or_variable(TARGET_VARIABLE, Err(EMPTY_TARGET), parse_target))]
     #[arg(env = TARGET_VARIABLE, hide_env_values = true, default_value = "10.8.0.109", value_name = "HOST[:PORT]")]
-    pub target: Target,
+    pub target: Address,
     /// Local address, else 0.0.0.0:5000
     ///
     /// Port 0 is any free one. For an IPv6 gateway the default is port 5000
     /// of every IPv6 address.
     #[arg(short, long, verbatim_doc_comment)]
-    #[arg(value_parser = or_variable(BIND_VARIABLE, Ok(LocalAddr::default()), str::parse), env = BIND_VARIABLE)]
+    #[arg(value_parser = or_variable(BIND_VARIABLE, Ok(Address::default()), parse_local), env = BIND_VARIABLE)]
     #[arg(hide_env_values = true, value_name = "IP[:PORT]")]
-    pub bind: Option<LocalAddr>,
+    pub bind: Option<Address>,
     /// CAN port
     ///
     /// The number of the gateway's CAN port.
@@ -205,7 +205,7 @@ pub fn parse<T: Parser>() -> T {
             Some(ContextValue::String(text)) if error.kind() == ErrorKind::UnknownArgument => text.as_str(),
             _ => "",
         };
-        if unknown.parse::<Target>().is_ok() {
+        if parse_target(unknown).is_ok() {
             let tip = format!("name the gateway with --target {}", shell_quoted(unknown));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
@@ -237,9 +237,9 @@ impl CommonOptions {
     ///
     /// # Errors
     ///
-    /// Those of [`Target::resolve`].
+    /// Those of [`Address::resolve`].
     pub(crate) fn resolve(&self) -> Result<Resolved> {
-        self.target.resolve(self.bind.as_ref().unwrap_or(&LocalAddr::default()))
+        self.target.resolve(self.bind.as_ref().unwrap_or(&Address::default()))
     }
 
     /// The command line that stops this bus, quoted for a shell, whatever variables are set there.
@@ -249,7 +249,7 @@ impl CommonOptions {
             command += &format!(" --channel {}", self.channel);
         }
         // If its variable is set, it is not the default.
-        if let Some(bind) = self.bind.as_ref().filter(|bind| **bind != LocalAddr::default()) {
+        if let Some(bind) = self.bind.as_ref().filter(|bind| **bind != Address::default()) {
             command += &format!(" --bind {}", shell_quoted(&bind.to_string()));
         }
         command

@@ -1,5 +1,6 @@
 //! Runs one session: handshake, stream, shutdown, in one loop on the main thread, from the first `INIT` to the last `STOP`.
-//! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; here is what follows from it.
+//! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; what follows from each event is in
+//! `events`.
 
 use std::mem;
 use std::net::SocketAddr;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, anyhow};
 
 use crate::cli::advice;
-use crate::cli::bus::{Bus, Remedy};
-use crate::cli::console::{Console, Content};
+use crate::cli::bus::Bus;
+use crate::cli::console::Console;
 use crate::cli::losses::Losses;
 use crate::cli::messages::Exit;
 use crate::cli::options::ListenOptions;
@@ -19,14 +20,13 @@ use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Cause, Command, Connection, Event, Failure, NetworkError, Outcome, Takeover, Verb};
+use crate::gateway::{Connection, Event, Takeover};
 use crate::output::spool::Output;
+
+mod events;
 
 /// How often the terminal is checked, where that is needed, and how often losses are looked for while data comes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How soon one message about the network may follow another.
-const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
 pub(crate) struct Session<'a> {
@@ -178,28 +178,6 @@ impl<'a> Session<'a> {
         self.options.idle_timeout.map(|timeout| self.last_data() + timeout)
     }
 
-    fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
-        let now = self.bus.now();
-        match self.bus.network_error() {
-            Some(NetworkError::Send(error)) if !left => {
-                self.console.debug(now, format_args!("could not send {command}: {error}"));
-            }
-            _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
-        }
-        if command.verb == Verb::Status && attempt == 1 {
-            self.asked_at = Some(now);
-        }
-        if !left {
-            return;
-        }
-        if command.verb == Verb::Start {
-            self.known.on_start_sent(now);
-        }
-        if command.verb == Verb::Start && self.stage == Stage::Starting {
-            self.begin_stream(now);
-        }
-    }
-
     fn begin_stream(&mut self, now: Instant) {
         (self.stage, self.started, self.next_check) = (Stage::Streaming, Some(now), now + CHECK_INTERVAL);
         let drops = self.bus.check_drops();
@@ -210,198 +188,6 @@ impl<'a> Session<'a> {
         self.console.printer.begin();
         let gateway = self.bus.gateway();
         self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
-    }
-
-    /// A datagram of the stream was read and printed, while this command was in flight.
-    fn on_content(&mut self, in_flight: Option<Verb>, content: &Content) {
-        let now = self.bus.received_at();
-        if content.has_frame {
-            self.on_frame(now);
-        }
-        if let Some(change) = content.event {
-            self.known.on_event(now, change);
-        }
-        match (in_flight, content.status) {
-            (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
-            (Some(Verb::Status), Some(status)) => self.known.on_status(self.asked_at, now, status),
-            (Some(Verb::Status), None) if content.has_refusal => self.known.on_doubt(now),
-            // What a late one says is compared with what was read up to now, so that is read first.
-            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
-            _ => {}
-        }
-        self.console.report(now);
-        if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
-            self.console.messages.warn(message);
-        }
-        if self.next_check <= now {
-            self.check_losses(now);
-        }
-        if self.console.printer.is_complete() {
-            self.begin_shutdown();
-        }
-    }
-
-    fn on_frame(&mut self, now: Instant) {
-        let gap = self.silence.on_frame(now, self.last_data());
-        self.known.on_frame(now);
-        self.late_status = None;
-        if self.stage == Stage::Streaming {
-            self.bus.cancel_status();
-            if let Some(gap) = gap {
-                self.console.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
-            }
-        }
-    }
-
-    fn check_losses(&mut self, now: Instant) {
-        self.next_check = now + CHECK_INTERVAL;
-        let drops = self.bus.check_drops();
-        if let Some(message) = drops.and_then(|drops| self.losses.in_kernel(now, drops)) {
-            self.console.messages.warn(message);
-        }
-        if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
-            self.console.messages.warn(advice::FILE_DELETED);
-        }
-    }
-
-    fn on_completed(&mut self, command: Command, outcome: Outcome) {
-        let now = self.bus.read_up_to();
-        match command.verb {
-            Verb::Start => {
-                let is_answered = matches!(outcome, Outcome::Answered(_));
-                if is_answered && self.stage == Stage::Streaming {
-                    self.known.on_started(now);
-                }
-                let answered = if is_answered { "answered" } else { "not answered" };
-                self.console.debug(now, format_args!("START was {answered}"));
-            }
-            Verb::Stop => {
-                self.known.on_halted();
-                self.shutdown.bus_is_stopped.store(true, Relaxed);
-                self.drain();
-            }
-            Verb::Status if self.stage == Stage::Streaming => self.on_query(now, outcome),
-            _ => {}
-        }
-    }
-
-    /// A `STATUS` that was sent because of a silence has ended.
-    fn on_query(&mut self, now: Instant, outcome: Outcome) {
-        let silent_for = now.saturating_duration_since(self.last_data());
-        let remedy = self.known.on_query(self.asked_at, now, outcome);
-        let (is_warning, message) = match remedy {
-            Remedy::StartAgain => {
-                let message = advice::start_again(self.options, &self.known);
-                self.silence.tells(&message);
-                // A STATUS has just ended, so nothing else is under way.
-                let _ = self.bus.start_again();
-                (self.known.has_flags(), message)
-            }
-            Remedy::Explain => {
-                let explanation = advice::no_data(self.options, &self.bus, &self.known);
-                if !self.silence.tells(&explanation) {
-                    return;
-                }
-                let is_warning = self.known.has_flags() || self.known.status().is_none();
-                (is_warning, format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64()))
-            }
-        };
-        let messages = self.console.messages;
-        if is_warning { messages.warn(message) } else { messages.info(message) }
-    }
-
-    /// A `START` or `STOP` has failed after the stream has begun.
-    fn on_failure(&mut self, failure: Failure) {
-        let now = self.bus.read_up_to();
-        let is_refused = matches!(failure.cause, Cause::Refused(_));
-        let message = advice::failure(&failure);
-        if failure.command.verb == Verb::Stop {
-            if is_refused {
-                self.known.on_stop_refused(now)
-            } else {
-                self.known.on_doubt(now)
-            }
-            self.failures.push(anyhow!(message));
-            return self.drain();
-        }
-        if is_refused {
-            self.known.on_start_refused(now);
-        }
-        if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
-            self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
-        } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
-            if self.stage == Stage::Streaming {
-                self.console.messages.warn(format_args!("{message}; still listening"));
-            }
-        } else {
-            if !is_refused {
-                self.known.on_doubt(now);
-            }
-            self.failures.push(anyhow!(message));
-            self.begin_shutdown();
-        }
-    }
-
-    fn on_network_error(&mut self, message: String) {
-        if self.started.is_none() {
-            return;
-        }
-        let now = self.bus.now();
-        self.network_errors += 1;
-        self.known.on_doubt(now);
-        let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
-        if is_due && self.stage == Stage::Streaming {
-            self.last_network_message = Some(now);
-            self.console.messages.warn(message);
-        }
-    }
-
-    fn on_timeout(&mut self) {
-        let now = self.bus.read_up_to();
-        if self.next_terminal_check <= now {
-            self.next_terminal_check = now + CHECK_INTERVAL;
-            self.shutdown.check_terminal();
-        }
-        match &mut self.stage {
-            Stage::Streaming => self.on_silence(now),
-            Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
-                *notice_at = None;
-                let hint = self.shutdown.quit_hint();
-                self.console
-                    .messages
-                    .warn(format_args!("waiting for the gateway to confirm STOP; {hint} (the bus may keep running)"));
-            }
-            _ => {}
-        }
-    }
-
-    fn on_silence(&mut self, now: Instant) {
-        if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
-            self.known.on_status(self.asked_at, at, status);
-            self.on_query(now, Outcome::Answered(Answer::Status(status)));
-        }
-        let last_data = self.last_data();
-        self.silence.observe(now, last_data);
-        if self.idle_at().is_some_and(|at| at <= now) {
-            let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
-            let gateway = self.bus.gateway();
-            let explanation = advice::no_data(self.options, &self.bus, &self.known);
-            let message = format!("no data from {gateway} for {seconds} s (--idle-timeout): {explanation}");
-            self.failures.push(anyhow!(message));
-            return self.begin_shutdown();
-        }
-        if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
-            let _ = self.bus.request_status();
-        }
-        if self.silence.must_look(now, last_data) {
-            let (is_lost, now) = (self.bus.address_is_lost(), self.bus.read_clock());
-            if !self.silence.on_look(now, is_lost) {
-                return;
-            }
-            self.known.on_doubt(now);
-            self.failures.push(anyhow!(advice::address_lost(self.bus.local_addr().ok(), self.bus.gateway())));
-            self.begin_shutdown();
-        }
     }
 
     /// Begins the shutdown, unless it has begun.

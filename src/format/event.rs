@@ -36,19 +36,12 @@ impl ControllerEvent<'_> {
     pub fn parse(line: &[u8]) -> Option<ControllerEvent<'_>> {
         let mut tokens = tokens(line).skip(1);
         let channel = Channel::from_digit(tokens.next()?)?;
-        let is = |expected: &[&str]| {
-            let mut tokens = tokens.clone();
-            expected.iter().all(|text| tokens.next().is_some_and(|token| token.eq_ignore_ascii_case(text.as_bytes())))
-                && tokens.next().is_none()
-        };
-        let change = if is(&["BUSOFF"]) {
-            StateChange::BusOff
-        } else if is(&["ERRORWARNING", "SET"]) {
-            StateChange::ErrorWarningSet
-        } else if is(&["ERRORWARNING", "RESET"]) {
-            StateChange::ErrorWarningReset
-        } else {
-            StateChange::Other
+        let words = tokens.collect::<Vec<_>>().join(&b' ').to_ascii_uppercase();
+        let change = match words.as_slice() {
+            b"BUSOFF" => StateChange::BusOff,
+            b"ERRORWARNING SET" => StateChange::ErrorWarningSet,
+            b"ERRORWARNING RESET" => StateChange::ErrorWarningReset,
+            _ => StateChange::Other,
         };
         let after_channel = line.iter().position(|&byte| byte == channel.digit())? + 1;
         let text = line[after_channel..].trim_ascii();

@@ -13,8 +13,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::gateway::command::{Channel, EXTENDED_ID_MAX, STANDARD_ID_MAX};
+use crate::gateway::command::{Channel, EXTENDED_ID_MAX, STANDARD_ID_MAX, ValueError};
 use crate::text::{hex_digit, parse_hex, tokens};
+
+const BAD_FORMAT: ValueError = ValueError("bad format");
+const BAD_ID: ValueError = ValueError("bad identifier");
+/// More data than the frame format allows, a length that CAN FD does not have, or a remote frame's DLC that is not
+/// `dlc=0` to `dlc=8`.
+const BAD_LENGTH: ValueError = ValueError("bad length");
 
 /// The largest payload, that of CAN FD, in bytes.
 pub(crate) const DATA_MAX: usize = 64;
@@ -68,7 +74,7 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// [`ParseFrameError`] if the line is not exactly a frame of the protocol.
+    /// The line is not exactly a frame of the protocol.
     ///
     /// ```
     /// use can_udp::format::frame::{Frame, Id};
@@ -76,48 +82,48 @@ impl Frame {
     /// let frame = Frame::parse(b"M 1 CSD 100 55 AA")?;
     /// assert_eq!(frame.id(), Id::Standard(0x100));
     /// assert_eq!(frame.data(), [0x55, 0xAA]);
-    /// # Ok::<(), can_udp::format::frame::ParseFrameError>(())
+    /// # Ok::<(), can_udp::gateway::ValueError>(())
     /// ```
-    pub fn parse(line: &[u8]) -> Result<Frame, ParseFrameError> {
+    pub fn parse(line: &[u8]) -> Result<Frame, ValueError> {
         let mut tokens = tokens(line);
         if !tokens.next().is_some_and(|token| token.eq_ignore_ascii_case(b"M")) {
-            return Err(ParseFrameError::NotAFrame);
+            return Err(ValueError("not a line of the protocol"));
         }
-        let channel = tokens.next().and_then(Channel::from_digit).ok_or(ParseFrameError::Channel)?;
+        let channel = tokens.next().and_then(Channel::from_digit).ok_or(ValueError("bad channel"))?;
         let &[protocol, format, purpose] = tokens.next().unwrap_or_default() else {
-            return Err(ParseFrameError::Format);
+            return Err(BAD_FORMAT);
         };
         let kind = match (protocol.to_ascii_uppercase(), purpose.to_ascii_uppercase()) {
             (b'C', b'D') => FrameKind::Classic,
             (b'C', b'R') => FrameKind::Remote,
             (b'F', b'D') => FrameKind::Fd { bit_rate_switch: true },
             (b'N', b'D') => FrameKind::Fd { bit_rate_switch: false },
-            _ => return Err(ParseFrameError::Format),
+            _ => return Err(BAD_FORMAT),
         };
-        let number = tokens.next().and_then(parse_hex).ok_or(ParseFrameError::Id)?;
+        let number = tokens.next().and_then(parse_hex).ok_or(BAD_ID)?;
         let id = match format.to_ascii_uppercase() {
             b'S' if number <= STANDARD_ID_MAX => Id::Standard(number),
             b'E' if number <= EXTENDED_ID_MAX => Id::Extended(number),
-            b'S' | b'E' => return Err(ParseFrameError::Id),
-            _ => return Err(ParseFrameError::Format),
+            b'S' | b'E' => return Err(BAD_ID),
+            _ => return Err(BAD_FORMAT),
         };
         let mut frame = Frame { channel, id, kind, length: 0, data: [0; DATA_MAX] };
         if kind == FrameKind::Remote {
-            frame.length = tokens.next().map_or(Some(0), data_length_code).ok_or(ParseFrameError::Length)?;
-            return if tokens.next().is_none() { Ok(frame) } else { Err(ParseFrameError::Length) };
+            frame.length = tokens.next().map_or(Some(0), data_length_code).ok_or(BAD_LENGTH)?;
+            return if tokens.next().is_none() { Ok(frame) } else { Err(BAD_LENGTH) };
         }
         for token in tokens {
-            let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(ParseFrameError::Length)?;
+            let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(BAD_LENGTH)?;
             *byte = match *token {
                 [high, low] => hex_digit(high).zip(hex_digit(low)).map(|(high, low)| high << 4 | low),
                 _ => None,
             }
-            .ok_or(ParseFrameError::Data)?;
+            .ok_or(ValueError("bad data byte"))?;
             frame.length += 1;
         }
         match (kind, frame.length) {
             (_, 0..=8) | (FrameKind::Fd { .. }, 12 | 16 | 20 | 24 | 32 | 48 | 64) => Ok(frame),
-            _ => Err(ParseFrameError::Length),
+            _ => Err(BAD_LENGTH),
         }
     }
 
@@ -166,9 +172,9 @@ impl fmt::Display for Frame {
 }
 
 impl FromStr for Frame {
-    type Err = ParseFrameError;
+    type Err = ValueError;
 
-    fn from_str(line: &str) -> Result<Frame, ParseFrameError> {
+    fn from_str(line: &str) -> Result<Frame, ValueError> {
         Frame::parse(line.as_bytes())
     }
 }
@@ -178,40 +184,6 @@ impl fmt::Debug for Frame {
         write!(f, "Frame({self})")
     }
 }
-
-/// Why a line is not a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ParseFrameError {
-    /// It does not begin with `M`.
-    NotAFrame,
-    /// The channel is not one of 1 to 4.
-    Channel,
-    /// The protocol has no such format.
-    Format,
-    /// The identifier is not a hexadecimal number, or is too large for its format.
-    Id,
-    /// A data byte is not two hexadecimal digits.
-    Data,
-    /// More data than the frame format allows, a length that CAN FD does not have, or a remote frame's DLC that is not
-    /// `dlc=0` to `dlc=8`.
-    Length,
-}
-
-impl fmt::Display for ParseFrameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ParseFrameError::NotAFrame => "not a line of the protocol",
-            ParseFrameError::Channel => "bad channel",
-            ParseFrameError::Format => "bad format",
-            ParseFrameError::Id => "bad identifier",
-            ParseFrameError::Data => "bad data byte",
-            ParseFrameError::Length => "bad length",
-        })
-    }
-}
-
-impl std::error::Error for ParseFrameError {}
 
 /// `dlc=05`: one or two digits, 0 to 8.
 fn data_length_code(token: &[u8]) -> Option<u8> {

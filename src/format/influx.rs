@@ -26,16 +26,10 @@ impl InfluxWriter {
     /// `device` names the gateway, in the tag of that name. It must not be empty; control characters and backslashes,
     /// which a tag cannot have, become `_`.
     pub fn new(device: &str) -> InfluxWriter {
-        let mut tag = b",device=".to_vec();
-        for byte in device.bytes() {
-            match byte {
-                // What would end a tag's value (InfluxDB, line protocol reference, special characters).
-                b',' | b'=' | b' ' => tag.extend([b'\\', byte]),
-                b'\\' | 0..0x20 | 0x7F => tag.push(b'_'),
-                _ => tag.push(byte),
-            }
-        }
-        InfluxWriter { device: tag, last: 0 }
+        let device = device.replace(|c: char| c == '\\' || c.is_ascii_control(), "_");
+        // What would end a tag's value (InfluxDB, line protocol reference, special characters).
+        let device = device.replace(',', r"\,").replace('=', r"\=").replace(' ', r"\ ");
+        InfluxWriter { device: format!(",device={device}").into_bytes(), last: 0 }
     }
 
     /// Appends a frame received at a time since 1970. The point's time is that, or a nanosecond after the last
@@ -79,19 +73,11 @@ impl InfluxWriter {
         out.extend_from_slice(b"can_event,channel=");
         out.push(event.channel.digit());
         out.extend_from_slice(&self.device);
-        out.extend_from_slice(b" text=\"");
         let mut text = Vec::new();
         escape_into(&mut text, event.text);
-        for byte in text {
-            // What would end a field's value (InfluxDB, line protocol reference, special characters).
-            if matches!(byte, b'"' | b'\\') {
-                out.push(b'\\');
-            }
-            out.push(byte);
-        }
-        out.extend_from_slice(b"\" ");
-        push_decimal(out, self.last, 1);
-        out.push(b'\n');
+        // What would end a field's value.
+        let text = String::from_utf8_lossy(&text).replace('\\', r"\\").replace('"', r#"\""#);
+        out.extend_from_slice(format!(" text=\"{text}\" {}\n", self.last).as_bytes());
     }
 
     fn advance(&mut self, received: Duration) {

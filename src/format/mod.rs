@@ -39,12 +39,14 @@ pub use pcap::{PCAP_HEADER, write_pcap_record};
 pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
 use crate::format::event::ControllerEvent;
-use crate::format::frame::{Frame, Id, ParseFrameError};
+use crate::format::frame::{Frame, Id};
+use crate::gateway::ValueError;
 use crate::gateway::reply::{Line, Reply, lines};
 use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub(crate) enum Format {
     /// The datagram as it came; a newline is added if it does not end in one.
     #[default]
@@ -65,16 +67,15 @@ pub(crate) enum Notice<'a> {
     /// `E …`, received at that time since 1970.
     Event { line: &'a [u8], received: Duration },
     /// No frame, no reply, no event; or a frame that breaks the rules.
-    Malformed(&'a [u8], ParseFrameError),
+    Malformed(&'a [u8], ValueError),
 }
 
 /// Turns the datagrams of one session into the bytes for stdout.
 #[derive(Debug)]
-pub(crate) enum Encoder {
-    Raw { escape: bool },
-    Candump,
-    Influx(InfluxWriter),
-    Pcap,
+pub(crate) struct Encoder {
+    format: Format,
+    escape: bool,
+    influx: InfluxWriter,
 }
 
 impl Encoder {
@@ -82,17 +83,12 @@ impl Encoder {
     /// `\xNN`, line ends aside: a forged datagram could otherwise control the user's terminal. The other formats for
     /// terminals never contain such bytes.
     pub fn new(format: Format, device: &str, escape: bool) -> Encoder {
-        match format {
-            Format::Raw => Encoder::Raw { escape },
-            Format::Candump => Encoder::Candump,
-            Format::Influx => Encoder::Influx(InfluxWriter::new(device)),
-            Format::Pcap => Encoder::Pcap,
-        }
+        Encoder { format, escape, influx: InfluxWriter::new(device) }
     }
 
     /// Whether it writes frames, not datagrams as they came.
     pub fn has_frames(&self) -> bool {
-        !matches!(self, Encoder::Raw { .. })
+        self.format != Format::Raw
     }
 
     /// Appends a datagram to `out` and returns how many frames were written. After `max_frames` frames the rest of the
@@ -106,15 +102,15 @@ impl Encoder {
         out: &mut Vec<u8>,
         mut on_notice: impl FnMut(Notice<'_>),
     ) -> u64 {
-        if let Encoder::Raw { escape } = self {
-            raw::write_datagram(datagram, *escape, out);
+        if self.format == Format::Raw {
+            raw::write_datagram(datagram, self.escape, out);
             return 0;
         }
         let received = received();
         let mut frames = 0;
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Frame(_) => match Frame::parse(line) {
+                Line::Frame(_) | Line::Unknown(_) => match Frame::parse(line) {
                     Ok(frame) => {
                         self.write_frame(&frame, received, out);
                         frames += 1;
@@ -130,29 +126,28 @@ impl Encoder {
                 }
                 Line::Reply(Reply::Ok | Reply::Status(_)) => {}
                 Line::Reply(Reply::Refused(line)) => on_notice(Notice::Refusal(line)),
-                Line::Unknown(line) => on_notice(Notice::Malformed(line, ParseFrameError::NotAFrame)),
             }
         }
         frames
     }
 
     fn write_frame(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-        match self {
+        match self.format {
             // It does not parse frames.
-            Encoder::Raw { .. } => {}
-            Encoder::Candump => write_candump(frame, received, out),
-            Encoder::Influx(influx) => influx.write(frame, received, out),
-            Encoder::Pcap => write_pcap_record(frame, received, out),
+            Format::Raw => {}
+            Format::Candump => write_candump(frame, received, out),
+            Format::Influx => self.influx.write(frame, received, out),
+            Format::Pcap => write_pcap_record(frame, received, out),
         }
     }
 
     /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
     fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
         let Some(event) = ControllerEvent::parse(line) else { return };
-        match self {
-            Encoder::Raw { .. } | Encoder::Candump => {}
-            Encoder::Influx(influx) => influx.write_event(&event, received, out),
-            Encoder::Pcap => pcap::write_error_record(&event, received, out),
+        match self.format {
+            Format::Raw | Format::Candump => {}
+            Format::Influx => self.influx.write_event(&event, received, out),
+            Format::Pcap => pcap::write_error_record(&event, received, out),
         }
     }
 }

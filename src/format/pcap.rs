@@ -40,7 +40,7 @@ const FDF: u8 = 0x04;
 /// let mut file = PCAP_HEADER.to_vec();
 /// write_pcap_record(&Frame::parse(b"M 1 CSD 123 11 22")?, Duration::new(1_436_509_052, 249_713_000), &mut file);
 /// assert_eq!(file[24 + 16..], [0, 0, 0x01, 0x23, 2, 0, 0, 0, 0x11, 0x22]);
-/// # Ok::<(), can_udp::format::frame::ParseFrameError>(())
+/// # Ok::<(), can_udp::gateway::ValueError>(())
 /// ```
 pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let id = match frame.id() {
@@ -59,20 +59,16 @@ pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
 /// Appends a controller event as an error frame of SocketCAN (linux/can/error.h). Nothing for events that SocketCAN
 /// does not have.
 pub(super) fn write_error_record(event: &ControllerEvent, received: Duration, out: &mut Vec<u8>) {
-    /// An error frame; bus off; a controller's state, in the second byte of the data.
-    const ERROR: u32 = 0x2000_0000;
-    const BUS_OFF: u32 = 0x40;
-    const CONTROLLER: u32 = 0x04;
-    /// Receiving and sending have reached the warning level; the controller is error active.
-    const WARNING: u8 = 0x0C;
-    const ACTIVE: u8 = 0x40;
-    let (class, state) = match event.change {
-        StateChange::BusOff => (BUS_OFF, 0),
-        StateChange::ErrorWarningSet => (CONTROLLER, WARNING),
-        StateChange::ErrorWarningReset => (CONTROLLER, ACTIVE),
+    // An error frame: bus off, or a controller's state in the second byte of the data.
+    let (id, state) = match event.change {
+        StateChange::BusOff => (0x2000_0040, 0),
+        // Receiving and sending have reached the warning level.
+        StateChange::ErrorWarningSet => (0x2000_0004, 0x0C),
+        // The controller is error active.
+        StateChange::ErrorWarningReset => (0x2000_0004, 0x40),
         StateChange::Other => return,
     };
-    write_record(ERROR | class, 8, 0, &[0, state, 0, 0, 0, 0, 0, 0], received, out);
+    write_record(id, 8, 0, &[0, state, 0, 0, 0, 0, 0, 0], received, out);
 }
 
 fn write_record(id: u32, frame_length: u8, flags: u8, data: &[u8], received: Duration, out: &mut Vec<u8>) {

@@ -11,43 +11,13 @@ pub const STANDARD_ID_MAX: u32 = 0x7FF;
 /// The largest 29-bit identifier, `0x1FFFFFFF`.
 pub const EXTENDED_ID_MAX: u32 = 0x1FFF_FFFF;
 
-/// A value that the protocol does not have. Its text says which ones it has.
+/// A value that the protocol does not have, or a line that is no frame. Its text says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ValueError {
-    /// No [`Channel`].
-    Channel,
-    /// No [`BitRate`].
-    BitRate,
-    /// No [`DataBitRate`].
-    DataBitRate,
-    /// Not the text of a [`Filter`].
-    Filter,
-    /// Identifier or mask of a [`Filter`] exceed 11 bits.
-    StandardFilter,
-    /// Identifier or mask of a [`Filter`] exceed 29 bits.
-    ExtendedFilter,
-}
+pub struct ValueError(pub(crate) &'static str);
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |rates: &[u16]| rates.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
-        match self {
-            ValueError::Channel => write!(f, "give a number from {} to {}", Channel::DEFAULT, Channel::MAX),
-            ValueError::BitRate => write!(f, "the gateway knows these bit rates, in kbit/s: {}", list(&BitRate::ALL)),
-            ValueError::DataBitRate => {
-                write!(f, "the gateway knows these data bit rates, in kbit/s: {}", list(&DataBitRate::ALL))
-            }
-            ValueError::Filter => {
-                f.write_str("write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF")
-            }
-            ValueError::StandardFilter => {
-                write!(f, "identifier and mask of a STD filter have 11 bits: at most {STANDARD_ID_MAX:X}")
-            }
-            ValueError::ExtendedFilter => {
-                write!(f, "identifier and mask of an EXT filter have 29 bits: at most {EXTENDED_ID_MAX:X}")
-            }
-        }
+        f.write_str(self.0)
     }
 }
 
@@ -55,16 +25,22 @@ impl std::error::Error for ValueError {}
 
 /// A number of the protocol: made by `TryFrom` and `FromStr`, which check it, and read by `From` and `Display`.
 macro_rules! checked_number {
-    ($(#[$doc:meta])* $name:ident($number:ty), $values:expr) => {
+    ($(#[$doc:meta])* $name:ident($number:ty), $usage:literal, [$($value:literal),+]) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($number);
+
+        impl $name {
+            #[doc = concat!("All of them:" $(, " ", $value)+, ".")]
+            pub const ALL: &'static [$number] = &[$($value),+];
+        }
 
         impl TryFrom<$number> for $name {
             type Error = ValueError;
 
             fn try_from(number: $number) -> Result<Self, ValueError> {
-                $values.contains(&number).then_some($name(number)).ok_or(ValueError::$name)
+                let error = ValueError(concat!($usage $(, " ", $value)+));
+                Self::ALL.contains(&number).then_some($name(number)).ok_or(error)
             }
         }
 
@@ -72,9 +48,9 @@ macro_rules! checked_number {
             type Err = ValueError;
 
             fn from_str(text: &str) -> Result<Self, ValueError> {
-                // The parser of numbers accepts a sign and leading zeros.
-                let number: $number = text.parse().map_err(|_| ValueError::$name)?;
-                if number.to_string() == text { $name::try_from(number) } else { Err(ValueError::$name) }
+                // The parser of numbers accepts a sign and leading zeros. 0 is none of them.
+                let number = text.parse().ok().filter(|number: &$number| number.to_string() == text);
+                $name::try_from(number.unwrap_or(0))
             }
         }
 
@@ -94,25 +70,22 @@ macro_rules! checked_number {
 
 checked_number! {
     /// The number of a gateway's CAN port, 1 to 4: the NT models have up to 4, CAN@net Basic has number 1.
-    Channel(u8), (1..=Channel::MAX)
+    Channel(u8), "the gateway knows these CAN ports:", [1, 2, 3, 4]
 }
 
 checked_number! {
-    /// Bit rate of the bus in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800 or 1000 (vendor's software design guide,
-    /// command `INIT`).
-    BitRate(u16), BitRate::ALL
+    /// Bit rate of the bus in kbit/s (vendor's software design guide, command `INIT`).
+    BitRate(u16), "the gateway knows these bit rates, in kbit/s:", [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000]
 }
 
 checked_number! {
-    /// Bit rate of the data phase of CAN FD in kbit/s: 500, 1000, 2000, 4000, 5000 or 8000 (HMS-jost/pycan, `ascii_can.py`).
-    DataBitRate(u16), DataBitRate::ALL
+    /// Bit rate of the data phase of CAN FD in kbit/s (HMS-jost/pycan, `ascii_can.py`).
+    DataBitRate(u16), "the gateway knows these data bit rates, in kbit/s:", [500, 1000, 2000, 4000, 5000, 8000]
 }
 
 impl Channel {
     /// Channel 1, which every gateway has.
     pub const DEFAULT: Channel = Channel(1);
-    /// The largest number, 4.
-    pub const MAX: u8 = 4;
 
     /// Reads the one digit of the protocol.
     pub(crate) fn from_digit(token: &[u8]) -> Option<Channel> {
@@ -128,13 +101,6 @@ impl Channel {
 impl BitRate {
     /// 250 kbit/s, the default of the programs.
     pub const DEFAULT: BitRate = BitRate(250);
-    /// All of them in kbit/s: 5, 10, 20, 50, 100, 125, 250, 500, 800, 1000.
-    pub const ALL: [u16; 10] = [5, 10, 20, 50, 100, 125, 250, 500, 800, 1000];
-}
-
-impl DataBitRate {
-    /// All of them in kbit/s: 500, 1000, 2000, 4000, 5000, 8000.
-    pub const ALL: [u16; 6] = [500, 1000, 2000, 4000, 5000, 8000];
 }
 
 /// How a controller is initialised.
@@ -191,7 +157,7 @@ impl Filter {
     /// `id` or `mask` exceeds [`STANDARD_ID_MAX`], `0x7FF`.
     pub fn standard(id: u32, mask: u32) -> Result<Filter, ValueError> {
         if id.max(mask) > STANDARD_ID_MAX {
-            return Err(ValueError::StandardFilter);
+            return Err(ValueError("identifier and mask of a STD filter have 11 bits: at most 7FF"));
         }
         Ok(Filter { extended: false, id, mask })
     }
@@ -203,7 +169,7 @@ impl Filter {
     /// `id` or `mask` exceeds [`EXTENDED_ID_MAX`], `0x1FFFFFFF`.
     pub fn extended(id: u32, mask: u32) -> Result<Filter, ValueError> {
         if id.max(mask) > EXTENDED_ID_MAX {
-            return Err(ValueError::ExtendedFilter);
+            return Err(ValueError("identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF"));
         }
         Ok(Filter { extended: true, id, mask })
     }
@@ -233,17 +199,18 @@ impl FromStr for Filter {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
+        let usage = ValueError("write STD:ID:MASK or EXT:ID:MASK, both numbers hexadecimal, as in STD:100:7FF");
         let number = |text: &str| {
             let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
-            parse_hex(digits.as_bytes()).ok_or(ValueError::Filter)
+            parse_hex(digits.as_bytes()).ok_or(usage)
         };
         let parts: Vec<&str> = text.split([':', ' ']).collect();
-        let [kind, id, mask] = parts[..] else { return Err(ValueError::Filter) };
+        let [kind, id, mask] = parts[..] else { return Err(usage) };
         let (id, mask) = (number(id)?, number(mask)?);
         match kind.to_ascii_uppercase().as_str() {
             "STD" => Filter::standard(id, mask),
             "EXT" => Filter::extended(id, mask),
-            _ => Err(ValueError::Filter),
+            _ => Err(usage),
         }
     }
 }

@@ -320,8 +320,10 @@ impl Connection {
         self.sequencer.request_status()
     }
 
-    /// Gives up a `STATUS` that was requested, if it has not ended. Its answer may still come, as a datagram.
+    /// Gives up a `STATUS` that was requested, if it has not ended, and forgets the network's latest error. Its answer may
+    /// still come, as a datagram.
     pub fn cancel_status(&mut self) {
+        self.network_error = None;
         self.sequencer.cancel_status();
     }
 
@@ -437,7 +439,7 @@ impl Connection {
 
     /// Whether a reply that comes can be one to a command of ours.
     pub(crate) fn is_answerable(&self) -> bool {
-        self.sequencer.is_answerable()
+        self.sequencer.is_answerable(self.read_up_to)
     }
 
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.

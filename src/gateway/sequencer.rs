@@ -277,9 +277,11 @@ impl Sequencer {
         self.line.answerable()
     }
 
-    /// Whether a copy of that command has left.
-    pub(super) fn is_answerable(&self) -> bool {
-        self.line.answerable().is_some() && self.line.has_left()
+    /// Whether a copy of that command has left, and a reply to it can still be read.
+    pub(super) fn is_answerable(&self, read_up_to: Instant) -> bool {
+        self.line.answerable().is_some()
+            && self.line.has_left()
+            && (self.line.in_flight().is_some() || read_up_to < self.line.replies_until())
     }
 
     /// Whether nothing is to be sent and no answer is awaited.

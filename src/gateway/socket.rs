@@ -13,7 +13,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The receive buffer asked for, in bytes. The kernel grants at most `net.core.rmem_max`.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -31,13 +31,6 @@ pub enum OpenError {
     Bind(SocketAddr, io::Error),
     /// There is no way to the gateway.
     Connect(SocketAddr, io::Error),
-    /// One address is of IPv4, the other of IPv6.
-    Family {
-        /// The local address.
-        local: SocketAddr,
-        /// The gateway.
-        gateway: SocketAddr,
-    },
 }
 
 impl fmt::Display for OpenError {
@@ -46,19 +39,14 @@ impl fmt::Display for OpenError {
             OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
             OpenError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
             OpenError::Connect(gateway, error) => write!(f, "cannot reach {gateway}: {error}"),
-            OpenError::Family { local, gateway } => {
-                write!(f, "cannot reach {gateway} from {local}: one is an IPv4 and the other an IPv6 address")
-            }
         }
     }
 }
 
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error) => Some(error),
-            OpenError::Family { .. } => None,
-        }
+        let (OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error)) = self;
+        Some(error)
     }
 }
 
@@ -129,15 +117,6 @@ pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<U
     Ok(socket.into())
 }
 
-/// The receive buffer that the kernel granted, in bytes as asked for (Linux reports twice that).
-///
-/// # Errors
-///
-/// The system's.
-pub(crate) fn receive_buffer(socket: &UdpSocket) -> io::Result<usize> {
-    Ok(SockRef::from(socket).recv_buffer_size()? / 2)
-}
-
 /// The address from which a socket bound to `local` speaks to `gateway`. Nothing is sent.
 ///
 /// # Errors
@@ -168,7 +147,8 @@ pub(crate) fn wildcard(gateway: SocketAddr, port: u16) -> SocketAddr {
 
 fn create(local: SocketAddr, gateway: SocketAddr) -> Result<Socket, OpenError> {
     if local.is_ipv4() != gateway.is_ipv4() {
-        return Err(OpenError::Family { local, gateway });
+        let why = format!("the local address {local} is not of the same family (IPv4, IPv6)");
+        return Err(OpenError::Connect(gateway, io::Error::new(ErrorKind::InvalidInput, why)));
     }
     let socket =
         Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(OpenError::Create)?;

@@ -190,6 +190,7 @@ impl Transport for Udp {
     }
 
     fn receive_buffer(&self) -> usize {
-        socket::receive_buffer(&self.endpoint.socket).unwrap_or(socket::RECEIVE_BUFFER)
+        // Linux reports twice what was asked for.
+        SockRef::from(&self.endpoint.socket).recv_buffer_size().map_or(socket::RECEIVE_BUFFER, |size| size / 2)
     }
 }

@@ -161,7 +161,7 @@ fn malformed_targets_are_refused_with_a_hint() {
         refused(program, &["--target", "10.8.0"], "an IPv4 address is four numbers from 0 to 255");
         refused(program, &["--target", "300.1.1.1:5000"], "an IPv4 address is four numbers from 0 to 255");
         refused(program, &["--target", "010.008.000.109"], "without leading zeros");
-        refused(program, &["--channel", "5"], "give a number from 1 to 4");
+        refused(program, &["--channel", "5"], "the gateway knows these CAN ports: 1 2 3 4");
         refused(program, &["--target", "fd00::1:5000"], "in brackets");
     }
 }

@@ -38,16 +38,30 @@ fn numbers_go_in_and_out() {
     assert_eq!(Channel::try_from(4).map(u8::from), Ok(4));
 }
 
+fn join(rates: &[u16]) -> String {
+    rates.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn values_that_the_protocol_lacks_cannot_be_made() {
-    assert_eq!([0, 5, 200].map(Channel::try_from), [Err(ValueError::Channel); 3]);
-    assert_eq!("0".parse::<Channel>(), Err(ValueError::Channel));
-    assert_eq!(BitRate::try_from(251), Err(ValueError::BitRate));
-    assert_eq!(DataBitRate::try_from(250), Err(ValueError::DataBitRate));
-    assert_eq!(Filter::standard(0xFFFF_FFFF, 0), Err(ValueError::StandardFilter));
-    assert_eq!(Filter::standard(0, 0x800), Err(ValueError::StandardFilter));
-    assert_eq!(Filter::extended(0x2000_0000, 0), Err(ValueError::ExtendedFilter));
-    assert_eq!("STD FFFFFFFF 0".parse::<Filter>(), Err(ValueError::StandardFilter));
+    assert!([0, 5, 200].map(Channel::try_from).iter().all(Result::is_err));
+    assert_eq!("0".parse::<Channel>(), Channel::try_from(0));
+    let text = |error: ValueError| error.to_string();
+    assert_eq!(
+        BitRate::try_from(251).map_err(text),
+        Err(format!("the gateway knows these bit rates, in kbit/s: {}", join(BitRate::ALL)))
+    );
+    let known = join(DataBitRate::ALL);
+    assert_eq!(
+        DataBitRate::try_from(250).map_err(text),
+        Err(format!("the gateway knows these data bit rates, in kbit/s: {known}"))
+    );
+    let too_long = Err("identifier and mask of a STD filter have 11 bits: at most 7FF".to_owned());
+    assert_eq!(Filter::standard(0xFFFF_FFFF, 0).map_err(text), too_long);
+    assert_eq!(Filter::standard(0, 0x800).map_err(text), too_long);
+    assert_eq!("STD FFFFFFFF 0".parse::<Filter>().map_err(text), too_long);
+    let too_long = Err("identifier and mask of an EXT filter have 29 bits: at most 1FFFFFFF".to_owned());
+    assert_eq!(Filter::extended(0x2000_0000, 0).map_err(text), too_long);
 }
 
 #[test]

@@ -162,7 +162,7 @@ pub enum Fact {
     /// So many datagrams were written in all.
     Written(u64),
     WriteFailed(ErrorKind),
-    /// What is true when STOP is sent or stdout is closed.
+    /// What is true when STATUS is answered, STOP is sent or stdout is closed.
     Truth(Truth),
     /// A line on stderr, and what was true then. It may hold several lines.
     Said(String, Truth),

@@ -127,7 +127,7 @@ fn stop_options(plan: &Plan) -> StopOptions {
 
 fn set(common: &mut CommonOptions, retry: &mut RetryOptions, name: &str, value: &str) {
     match name {
-        "--target" => common.target = value.parse().expect("a target"),
+        "--target" => common.target = crate::cli::address::parse_target(value).expect("a target"),
         "--channel" => common.channel = value.parse().expect("a channel"),
         "--timeout" => retry.timeout = seconds(value),
         "--attempts" => retry.attempts = value.parse().expect("a number"),

@@ -228,32 +228,35 @@ pub fn claims(line: &str) -> impl Iterator<Item = Claim> {
     .flatten()
 }
 
-/// The name of a kind of message, for statistics.
+/// The name of a kind of message, for statistics: without numbers, and without what it quotes.
 pub fn kind(line: &str) -> String {
-    let sentence = recognise(line);
-    let name = match &sentence {
-        Sentence::NoData { why, .. } | Sentence::Idle { why, .. } => {
-            let what = if matches!(sentence, Sentence::Idle { .. }) { "idle" } else { "no data" };
-            format!("{what}: {}", shortened(why))
-        }
-        Sentence::Bus
-        | Sentence::Other
-        | Sentence::NoReply { .. }
-        | Sentence::KernelLoss { .. }
-        | Sentence::BufferLoss { .. } => shortened(line),
-        Sentence::GatewayReports(_) => "the gateway reports".to_owned(),
+    match recognise(line) {
+        Sentence::NoData { why, .. } => format!("no data: {}", shortened(&why)),
+        Sentence::Idle { why, .. } => format!("idle: {}", shortened(&why)),
+        Sentence::NoReply { command, .. } => format!("no reply to {}", verb(&command)),
+        Sentence::Bus | Sentence::Other | Sentence::KernelLoss { .. } | Sentence::BufferLoss { .. } => shortened(line),
         other => {
             let text = format!("{other:?}");
             text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
         }
-    };
-    name
+    }
 }
 
-/// Digits and what is particular left out.
+/// `INIT` of `CAN 1 INIT STD 250`.
+fn verb(command: &str) -> &str {
+    command.split(' ').nth(2).unwrap_or_default()
+}
+
 fn shortened(text: &str) -> String {
+    if let Some((before, command)) = text.split_once("CAN ") {
+        if before.starts_with("the gateway") {
+            let doubt = if text.contains("doubt") { ", in doubt" } else { "" };
+            return format!("{before}{}{doubt}", verb(&format!("CAN {command}")));
+        }
+    }
+    let text = text.split_once(" with ").map_or(text, |(before, _)| before);
     let mut short = String::new();
-    for c in text.chars().take(110) {
+    for c in text.split([';', ':']).next().unwrap_or_default().chars().take(70) {
         let c = if c.is_ascii_digit() { '#' } else { c };
         if !(c == '#' && short.ends_with('#')) {
             short.push(c);

@@ -544,6 +544,9 @@ impl World {
             }
             Some(self.status_form.clone().filter(|_| is_status && !reply.starts_with("R ERR")).unwrap_or(reply))
         };
+        if is_status {
+            self.log.add(self.now, Fact::Truth(self.truth()));
+        }
         let shown = reply.clone().unwrap_or_else(|| "nothing".to_owned());
         self.log.add(self.now, Fact::CarriedOut { transmission, reply: shown, runs: self.runs });
         let Some(reply) = reply else { return };

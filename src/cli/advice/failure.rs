@@ -1,6 +1,6 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
-use super::{host, is_lossy, network_error, vendor_port};
+use super::{host, network_error, vendor_port};
 use crate::gateway::{Cause, Command, Failure, Filter, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
@@ -32,7 +32,7 @@ fn no_reply(failure: &Failure) -> String {
             host(gateway),
             vendor_port(gateway)
         ),
-        _ => format!("{}, or is another program using it?", is_lossy()),
+        _ => ANSWERED_BEFORE.to_owned(),
     }
 }
 
@@ -83,3 +83,5 @@ pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
 
 const TOO_MANY_FILTERS: &str = "too many filters: CAN@net Basic has 5 entries of each kind (--filter)";
 const WRONG_STATE: &str = "the controller is not in the state for it: is another program using this gateway?";
+const ANSWERED_BEFORE: &str = "it has answered before: does the network lose packets (a longer --timeout or more --attempts \
+                               help), is it restarting, or is another program using it?";

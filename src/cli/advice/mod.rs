@@ -12,7 +12,7 @@ pub(crate) use failure::{failure, filter_limit, takeover};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 
-use crate::cli::address::{DEFAULT_PORT, Resolved, Target};
+use crate::cli::address::{Address, DEFAULT_PORT, Resolved};
 use crate::gateway::{Cause, Failure, NetworkError, OpenError};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
@@ -24,7 +24,6 @@ pub(crate) fn open_error(error: &OpenError) -> String {
         OpenError::Create(error) => format!("cannot create a UDP socket: {error}; are too many files open?"),
         OpenError::Bind(local, error) => bind_error(*local, error),
         OpenError::Connect(gateway, error) => send_error(*gateway, error),
-        OpenError::Family { .. } => error.to_string(),
     }
 }
 
@@ -66,18 +65,13 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
 }
 
-/// What may be wrong with a gateway that has answered before.
-fn is_lossy() -> &'static str {
-    "it has answered before: does the network lose packets (a longer --timeout or more --attempts help), is it restarting"
-}
-
 /// What else a name could mean whose address does not answer.
-pub(crate) fn other_addresses(failure: &Failure, target: &Target, others: &[SocketAddr]) -> String {
+pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
     if others.is_empty() || !matches!(failure.cause, Cause::NoReply { .. }) {
         return String::new();
     }
     let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
-    format!("; {} also has {}", target.host(), others.join(", "))
+    format!("; {} also has {}", target.host, others.join(", "))
 }
 
 /// Explains why nothing can be sent to the address of the own socket.
@@ -99,47 +93,42 @@ pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> St
 
 fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
     let port = local.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => format!(
-            "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
-             :{port}). To listen to a second gateway, use another port, as in --bind {}",
-            next_port(local)
-        ),
-        ErrorKind::AddrNotAvailable => {
-            format!("cannot bind {local}: this machine has no such address (--bind); see: ip address")
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => {
+            return format!(
+                "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \
+                 :{port}). To listen to a second gateway, use another port, as in --bind {}",
+                next_port(local)
+            );
         }
-        ErrorKind::PermissionDenied => {
-            let why = match port {
-                1..1024 => "ports below 1024 need root.",
-                _ => "does a security policy of this host forbid that port?",
-            };
-            format!("cannot bind {local}: {error}; {why} Use another with --bind")
+        ErrorKind::AddrNotAvailable => "this machine has no such address (--bind); see: ip address",
+        ErrorKind::PermissionDenied if (1..1024).contains(&port) => {
+            "ports below 1024 need root. Use another with --bind"
         }
-        _ if is_link_local_without_zone(local) => format!("cannot bind {local}: {error}; {ZONE_HINT} (--bind)"),
-        _ => format!("cannot bind {local}: {error}; check --bind"),
-    }
+        ErrorKind::PermissionDenied => "does a security policy of this host forbid that port? Use another with --bind",
+        _ if is_link_local_without_zone(local) => &format!("{ZONE_HINT} (--bind)"),
+        _ => "check --bind",
+    };
+    format!("cannot bind {local}: {error}; {hint}")
 }
 
 /// Explains why this machine does not send.
 pub(crate) fn send_error(gateway: SocketAddr, error: &std::io::Error) -> String {
-    match error.kind() {
-        _ if is_link_local_without_zone(gateway) => format!("cannot reach {gateway}: {error}; {ZONE_HINT} (--target)"),
+    let (what, hint) = match error.kind() {
+        _ if is_link_local_without_zone(gateway) => ("cannot reach", &*format!("{ZONE_HINT} (--target)")),
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
             let route = host(gateway).replace('%', " oif ");
-            format!("no route to {gateway} ({error}); is the network or the VPN up? See: ip route get {route}")
+            ("no route to", &*format!("is the network or the VPN up? See: ip route get {route}"))
         }
         ErrorKind::PermissionDenied => {
-            format!(
-                "cannot send to {gateway}: {error}; a firewall on this host forbids it, or it is a broadcast address"
-            )
+            ("cannot send to", "a firewall on this host forbids it, or it is a broadcast address")
         }
         ErrorKind::InvalidInput => {
-            format!(
-                "cannot reach {gateway}: {error}; can the local address (--bind) speak to it, and is --target right?"
-            )
+            ("cannot reach", "can the local address (--bind) speak to it, and is --target right?")
         }
-        _ => format!("cannot reach {gateway}: {error}; check --target"),
-    }
+        _ => ("cannot reach", "check --target"),
+    };
+    format!("{what} {gateway}: {error}; {hint}")
 }
 
 const ZONE_HINT: &str = "a link-local address needs its zone, as in [fe80::1%eth0]";

@@ -25,7 +25,7 @@ pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) ->
         (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
                                                  VPN down, or does it not know STATUS?"
             .to_owned(),
-        (None, None) => format!("{}, or the gateway has lost power, or the network is down", guesses(options, known)),
+        (None, None) => guesses(options, known, &[stopped(known), "the gateway has lost power, or the network is down"]),
     });
     parts.join("; ")
 }
@@ -37,23 +37,30 @@ pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
 }
 
 fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
-    format!("the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}", guesses(options, known))
+    format!(
+        "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
+        guesses(options, known, &[stopped(known)])
+    )
 }
 
-/// What may be the case, as far as nothing that came speaks against it.
-fn guesses(options: &ListenOptions, known: &Bus) -> String {
+/// What may be the case, as far as nothing that came speaks against it, and `others`.
+fn guesses(options: &ListenOptions, known: &Bus, others: &[&str]) -> String {
     let mut guesses = vec!["the bus is silent".to_owned()];
-    if known.has_frames() {
-        guesses.push("the gateway has restarted, or another program stopped the bus".to_owned());
-    } else {
+    if !known.has_frames() {
         guesses.push(format!("--bitrate {} is wrong", options.bitrate));
         guesses.extend(filter_hint(&options.filters));
-        if !known.has_run() {
-            guesses.push("START was not answered (run again)".to_owned());
-        }
     }
-    guesses.push("another listener has the stream".to_owned());
+    guesses.extend(others.iter().chain(&["another listener has the stream"]).map(|guess| (*guess).to_owned()));
     guesses.join(", or ")
+}
+
+/// Why the controller may be stopped.
+fn stopped(known: &Bus) -> &'static str {
+    if known.has_run() {
+        "another program stopped the bus, or the gateway has restarted"
+    } else {
+        "START was not answered (run again)"
+    }
 }
 
 fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
@@ -81,20 +88,11 @@ fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
 fn describe(options: &ListenOptions, known: &Bus, status: Status) -> String {
     let mut parts = controller_state(options, known);
     if status.stopped {
-        let why = if known.has_run() {
-            "another program stopped the bus, or the gateway has restarted"
-        } else {
-            "START was sent several times and not answered"
-        };
+        let why = if known.has_run() { stopped(known) } else { "START was sent several times and not answered" };
         parts.insert(0, format!("the controller is stopped: {why}; run can-listen again to start it"));
     }
     if parts.is_empty() {
-        let silent = if known.has_frames() {
-            "the bus is silent, or another listener has the stream".to_owned()
-        } else {
-            guesses(options, known)
-        };
-        parts.push(format!("the controller is running: {silent}"));
+        parts.push(format!("the controller is running: {}", guesses(options, known, &[])));
     }
     parts.join("; ")
 }

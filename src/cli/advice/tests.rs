@@ -31,7 +31,7 @@ fn only_ports_below_1024_are_said_to_need_root() {
 
 #[test]
 fn other_addresses_of_a_name_are_named_after_no_reply() {
-    let target: Target = "gw1:5000".parse().expect("a target");
+    let target = crate::cli::address::parse_target("gw1:5000").expect("a target");
     let others = [SocketAddr::from(([10, 8, 0, 109], 5000)), link_local(5000)];
     let failure = |cause| Failure {
         command: Command { channel: Channel::DEFAULT, verb: Verb::Stop },

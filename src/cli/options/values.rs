@@ -4,11 +4,6 @@ use std::env;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use clap::builder::PossibleValue;
-
-use crate::format::Format;
-
 pub(super) const TARGET_VARIABLE: &str = "CAN_TARGET";
 pub(super) const BIND_VARIABLE: &str = "CAN_BIND";
 pub(super) const CHANNEL_VARIABLE: &str = "CAN_CHANNEL";
@@ -17,22 +12,6 @@ pub(super) const BITRATE_VARIABLE: &str = "CAN_BITRATE";
 /// Not the default gateway then: its bus could be stopped by mistake.
 pub(super) const EMPTY_TARGET: &str =
     "the variable CAN_TARGET is empty; unset it to use the default gateway, or name a gateway";
-
-/// The formats by their names on the command line.
-impl ValueEnum for Format {
-    fn value_variants<'a>() -> &'a [Format] {
-        &[Format::Raw, Format::Candump, Format::Influx, Format::Pcap]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Format::Raw => "raw",
-            Format::Candump => "candump",
-            Format::Influx => "influx",
-            Format::Pcap => "pcap",
-        }))
-    }
-}
 
 /// Reads a value that can come from `variable`. There it can have white space around it, as files that were edited on
 /// Windows end their lines in CR; an empty one is `unset`.

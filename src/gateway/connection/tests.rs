@@ -485,7 +485,7 @@ fn mute_connection_reads_and_sends_nothing() {
     let (world, mut bus) = connect(World::good());
     bus.start(&setup(1)).expect("started");
     while !bus.is_idle() {
-        bus.next_event(None);
+        let _ = bus.next_event(None);
     }
     bus.request_status().expect("idle");
     bus.send_no_more();

@@ -28,7 +28,7 @@ pub struct Conversation {
 impl Conversation {
     /// Whether anything shows that the bus has run.
     fn has_run(view: &View<'_>) -> bool {
-        view.evidence().is_some()
+        view.evidence().max(view.maybe_running).is_some()
     }
 
     fn on_start_sent(&mut self, view: &View<'_>, found: &mut Findings) {

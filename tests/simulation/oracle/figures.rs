@@ -175,8 +175,13 @@ impl Figures {
         let high = seconds(now - start) + 0.06;
         let ended = [view.end_asked(), view.stop_tried, view.closed].into_iter().flatten().min();
         let ended = ended.filter(|_| view.options.idle.is_none() && !view.is_complete);
-        let low = ended
-            .map_or(0.0, |end| seconds(view.before_stall(end).saturating_sub(view.start_by.unwrap_or(start))) - 0.1);
+        let low = ended.map_or(0.0, |end| {
+            seconds(
+                view.before_stall(end)
+                    .saturating_sub(view.start_by.unwrap_or(start))
+                    .saturating_sub(view.stalled(start, end)),
+            ) - 0.1
+        });
         found.check((low..=high).contains(&said), now, "34 the duration is wrong", || {
             format!("{said}, but {low} to {high}")
         });

@@ -56,6 +56,15 @@ pub struct Guesses {
     is_set_up: bool,
 }
 
+/// Of several causes the first; errors of the network are causes of their own.
+fn causes(view: &View<'_>) -> Vec<Cause> {
+    let truth = &view.truth;
+    let errors =
+        [(truth.send_fails, Cause::Local), (truth.firewall, Cause::Firewall), (truth.port_closed, Cause::PortClosed)];
+    let errors = errors.into_iter().filter_map(|(is_so, cause)| is_so.then_some(cause));
+    errors.chain([cause(view)]).collect()
+}
+
 fn cause(view: &View<'_>) -> Cause {
     let truth = &view.truth;
     let since = view.silent_since().map_or(0, |(_, read)| read) + MILLISECOND;
@@ -93,7 +102,7 @@ impl Guesses {
         let contains = |texts: &[&str]| texts.iter().any(|text| why.contains(text));
         let mut causes = self.causes.clone();
         if !is_idle {
-            causes.push(cause(view));
+            causes.extend(self::causes(view));
         }
         // The answer is explained, not the silence: why is it none, or a refusal?
         if why.contains("no answer to STATUS") && self.status_is_ignored {
@@ -109,7 +118,7 @@ impl Guesses {
             });
         }
         // Of these, the answer to STATUS says nothing, or more than the truth of this moment.
-        let is_vague = contains(&["bus off", "warning level", "data overrun"]);
+        let is_vague = contains(&["bus off", "warning level", "data overrun", "may not know STATUS; perhaps"]);
         let is_unanswered = contains(&["no answer to STATUS"]);
         let fits = causes.iter().any(|cause| {
             let accepted = ACCEPTED.iter().find(|(known, _)| known == cause).map(|(_, texts)| *texts);
@@ -189,9 +198,10 @@ impl Area for Guesses {
             }
             Fact::Sent(index) if !view.log.transmissions[*index].left => self.causes.push(Cause::Local),
             Fact::Said(..) | Fact::Truth(_) => {
-                let cause = cause(view);
-                if !self.causes.contains(&cause) && view.start_left.is_some() {
-                    self.causes.push(cause);
+                for cause in causes(view) {
+                    if !self.causes.contains(&cause) && view.start_left.is_some() {
+                        self.causes.push(cause);
+                    }
                 }
             }
             _ => {}

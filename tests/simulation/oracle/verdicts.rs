@@ -45,10 +45,14 @@ impl Verdicts {
     fn check_claim(&self, view: &View<'_>, claim: Claim, line: &str, found: &mut Findings) {
         let now = view.now;
         let (evidence, against) = (view.evidence(), view.against());
-        let is_newest = evidence.is_some() && evidence >= against;
+        let is_newest = evidence.is_some() && evidence.max(view.maybe_running) >= against;
         let unknowable = view.stalled(view.last_read_at.max(view.empty_at.unwrap_or(0)), now);
-        let age = evidence.map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
-        let doubted = [view.no_answer_said, view.read_errors.last().copied()].into_iter().flatten().max();
+        let age =
+            evidence.max(view.maybe_running).map_or(Time::MAX, |at| (now - at).saturating_sub(view.stalled(at, now)));
+        let doubted = [view.no_answer_said, view.own_refusal_of_status, view.read_errors.last().copied()]
+            .into_iter()
+            .flatten()
+            .max();
         let detail =
             || format!("{line}: evidence at {:?}, against it at {:?}", evidence.map(seconds), against.map(seconds));
         match claim {
@@ -109,6 +113,7 @@ impl Verdicts {
         }
         if matches!(claim, Claim::MayRun | Claim::LastFrame(_))
             && recognise(line) == Sentence::Bus
+            && !line.starts_with("exited")
             && view.start_left.is_some()
         {
             // An answer must settle before it is believed.
@@ -119,6 +124,7 @@ impl Verdicts {
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
             let sure = stopped.is_some()
+                && stopped <= Some(settled)
                 && stopped > evidence
                 && stopped >= against
                 && stopped > view.last_start_left

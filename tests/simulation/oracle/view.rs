@@ -185,6 +185,8 @@ pub struct View<'a> {
     /// When evidence was read that the bus runs.
     pub start_ok: Option<Time>,
     pub running_status: Option<Time>,
+    /// The same from an answer that was overtaken by a newer one.
+    pub maybe_running: Option<Time>,
     /// What the events and flags say: bus off, error warning. RESET leaves it open.
     pub bus_off: Option<Time>,
     pub warning: Option<Time>,
@@ -251,6 +253,7 @@ impl<'a> View<'a> {
             answers: Vec::new(),
             start_ok: None,
             running_status: None,
+            maybe_running: None,
             bus_off: None,
             warning: None,
             sick: None,
@@ -531,6 +534,11 @@ impl<'a> View<'a> {
                 // Overtaken by the answer to a later transmission: older news.
                 let latest = if self.start_left.is_none() { &self.status_before_start } else { &self.status };
                 if latest.as_ref().is_some_and(|latest| latest.transmission > answers) {
+                    // The process cannot tell.
+                    self.sick = None;
+                    if self.start_left.is_some() && flags[4] != b'I' {
+                        self.maybe_running = Some(now);
+                    }
                     return;
                 }
                 let same =
