@@ -64,12 +64,12 @@ for name; do
     else
         awk -F'\t' '
             NR == FNR { base[$1] = $2; next }
-            $2 > 3 * base[$1] + (($1 in base) ? 10 : 0) {
+            !($1 in base) || $2 > 3 * base[$1] + 10 {
                 if (!count++ || $3 < first) first = $3
                 lines = lines sprintf("    %6d sessions, first in %5d: %s\n", $2, $3, $1)
             }
             END {
-                printf "%s: %s\n%s", FILENAME == "" ? "" : name, count ? "found in session " first : "NOT FOUND", lines
+                printf "%s: %s\n%s", name, count ? "found in session " first : "NOT FOUND", lines
                 exit !count
             }' name="$name" "$temporary/base" "$temporary/broken" || not_found=1
     fi

@@ -218,7 +218,8 @@ impl Area for Conversation {
             );
             // What comes after the decision, or at the moment of it, does not count.
             let ended = view.stop_tried.into_iter().chain(view.closed).min().unwrap_or(now);
-            let since = self.first_frame.unwrap_or(now) + 100 * MILLISECOND + view.options.answer_window();
+            let settles = if view.options.stop_on_exit { view.options.answer_window() } else { 0 };
+            let since = self.first_frame.unwrap_or(now) + 30 * MILLISECOND + settles;
             let settled = since + view.stalled(self.first_frame.unwrap_or(now), ended) < ended;
             let ends = line.contains("answered CAN") && !line.contains("still listening");
             found.check(!(ends && settled), now, "17 START is in doubt, though a frame has come", || line.to_owned());
