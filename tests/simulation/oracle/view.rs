@@ -609,6 +609,16 @@ impl<'a> View<'a> {
         }
     }
 
+    /// An answer to it lies in the queue, and has arrived before the last look.
+    pub fn answer_waits(&self, group: &Group) -> bool {
+        let looked = self.empty_at.unwrap_or(0).max(self.last_read_at);
+        let answers = |packet: usize| match self.log.packets[packet].origin {
+            Origin::Answer(transmission) => group.transmissions.contains(&transmission),
+            _ => false,
+        };
+        self.queued.iter().any(|&(arrived, packet)| arrived + MILLISECOND < looked && answers(packet))
+    }
+
     /// The earliest time at which what is done now can have been decided: after the last read, or before the process stood
     /// still.
     pub fn decided_at(&self) -> Time {
