@@ -76,7 +76,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
     let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
     let stdout = Stdout::open(file.into(), options.format)
-        .context("cannot continue the file on stdout (use another, or repair this one)")?;
+        .context("cannot continue the file on stdout; write to another one")?;
     match (stdout.found, advice::found(stdout.found)) {
         (Found::Unreadable, Some(message)) => debug(&message),
         (_, Some(message)) => messages.warn(message),

@@ -116,7 +116,10 @@ impl Stdout {
             ensure!(position == length, "not positioned at its end; append to it with >>");
             return self.continue_pcap(length);
         }
-        let mut last = [0];
+        let (mut first, mut last) = ([0; 4], [0]);
+        let is_pcap =
+            self.reader().and_then(|file| file.read_exact_at(&mut first, 0)).is_ok() && PCAP_HEADER.starts_with(&first);
+        ensure!(!is_pcap, "it is a pcap file");
         Ok(match self.reader().and_then(|file| file.read_at(&mut last, position - 1)) {
             Ok(_) if last == *b"\n" => Found::WholeEnd,
             Ok(_) => Found::CutLine,
@@ -132,7 +135,7 @@ impl Stdout {
         let end = match PCAP_HEADER.strip_prefix(&header[..]) {
             Some([]) => records_end(file, PCAP_HEADER.len() as u64)?,
             Some(_) => 0,
-            None => bail!("it is not a pcap file of this program; remove it"),
+            None => bail!("it is not a pcap file of this program"),
         };
         if end == length {
             return Ok(Found::WholeEnd);
