@@ -68,7 +68,7 @@ impl Process {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn at(&self, time: Time) -> Instant {
+    pub fn at(&self, time: Time) -> Instant {
         self.epoch + Duration::from_micros(time)
     }
 
