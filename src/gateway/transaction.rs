@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Command, Verb};
 use super::event::{Action, Answer, Outcome};
-use super::reply::{Line, Reply};
+use super::reply::Line;
 use crate::text::escape_truncated;
 
 /// How long the line settles after a reply: 20 ms.
@@ -214,12 +214,12 @@ impl Transaction {
 /// The answer that a line is to `command`; else the line as text, unless it is a frame.
 fn answer_to(command: Command, line: Line<'_>) -> Result<Answer, Option<String>> {
     match line {
-        Line::Reply(Reply::Status(status)) if command.verb == Verb::Status && command.channel == status.channel => {
+        Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Answer::Status(status))
         }
-        Line::Reply(Reply::Status(status)) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
-        Line::Reply(Reply::Ok) => Ok(Answer::Ok),
-        Line::Reply(Reply::Refused(text)) => Ok(Answer::Refused(escape_truncated(text))),
+        Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
+        Line::Ok => Ok(Answer::Ok),
+        Line::Refused(text) => Ok(Answer::Refused(escape_truncated(text))),
         Line::Frame(_) => Err(None),
         Line::Event(text) | Line::Unknown(text) => Err(Some(escape_truncated(text))),
     }
