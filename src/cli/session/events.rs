@@ -10,7 +10,7 @@ use super::{CHECK_INTERVAL, Session, Stage};
 use crate::cli::advice;
 use crate::cli::bus::Remedy;
 use crate::cli::console::Content;
-use crate::gateway::{Answer, Cause, Command, Failure, NetworkError, Outcome, Verb};
+use crate::gateway::{Cause, Command, Failure, NetworkError, Outcome, Verb};
 
 /// How soon one message about the network may follow another.
 const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -96,7 +96,7 @@ impl Session<'_> {
         let now = self.bus.read_up_to();
         match command.verb {
             Verb::Start => {
-                let is_answered = matches!(outcome, Outcome::Answered(_));
+                let is_answered = !matches!(outcome, Outcome::NoReply(_));
                 if is_answered && self.stage == Stage::Streaming {
                     self.known.on_started(now);
                 }
@@ -205,7 +205,7 @@ impl Session<'_> {
     fn on_silence(&mut self, now: Instant) {
         if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
             self.known.on_status(at, status);
-            self.on_query(now, Outcome::Answered(Answer::Status(status)));
+            self.on_query(now, Outcome::Status(status));
         }
         let last_data = self.last_data();
         self.silence.observe(now, last_data);
