@@ -4,8 +4,8 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::format::controller::StateChange;
+use crate::gateway::Outcome;
 use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Outcome};
 
 /// How old the latest sign of a running bus may be for the sentence that it still runs.
 const MAX_SIGN_AGE: Duration = Duration::from_secs(5);
@@ -186,7 +186,7 @@ impl Bus {
     /// The controller's state in that answer.
     pub fn status(&self) -> Option<Status> {
         match self.outcome()? {
-            Outcome::Answered(Answer::Status(status)) => Some(*status),
+            Outcome::Status(status) => Some(*status),
             _ => None,
         }
     }

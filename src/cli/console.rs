@@ -6,7 +6,7 @@ use crate::cli::limiter::Limiter;
 use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
 use crate::format::controller::{ControllerEvent, StateChange};
-use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
+use crate::gateway::reply::{Line, Status, has_frame, is_of, lines};
 use crate::gateway::{Channel, Verb};
 use crate::output::printer::Printer;
 use crate::text::escape_truncated;
@@ -53,11 +53,11 @@ impl Content {
         }
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Reply(Reply::Status(status)) if status.channel == channel => {
+                Line::Status(status) if status.channel == channel => {
                     content.status = Some(status);
                     continue;
                 }
-                Line::Reply(Reply::Ok) => content.has_ok = true,
+                Line::Ok => content.has_ok = true,
                 Line::Frame(line) if is_of(line, channel) => content.event = None,
                 Line::Event(line) => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);

@@ -41,7 +41,7 @@ pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 use crate::format::controller::ControllerEvent;
 use crate::format::frame::{Frame, Id};
 use crate::gateway::ValueError;
-use crate::gateway::reply::{Line, Reply, lines};
+use crate::gateway::reply::{Line, lines};
 use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
@@ -124,8 +124,8 @@ impl Encoder {
                     self.write_event(line, received, out);
                     on_notice(Notice::Event { line, received });
                 }
-                Line::Reply(Reply::Ok | Reply::Status(_)) => {}
-                Line::Reply(Reply::Refused(line)) => on_notice(Notice::Refusal(line)),
+                Line::Ok | Line::Status(_) => {}
+                Line::Refused(line) => on_notice(Notice::Refusal(line)),
             }
         }
         frames

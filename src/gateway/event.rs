@@ -8,23 +8,16 @@ use super::error::Failure;
 use super::reply::Status;
 use super::socket::NetworkError;
 
-/// The gateway's answer to a command.
+/// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Answer {
+pub enum Outcome {
     /// `R ok`: the command was carried out.
     Ok,
     /// `R ERR …`: the command was refused, with this text (the whole line, escaped, cut at 200 bytes).
     Refused(String),
     /// The answer to `STATUS`.
     Status(Status),
-}
-
-/// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The gateway answered it.
-    Answered(Answer),
     /// No transmission was answered in time; the last other line that came meanwhile, if any (escaped, cut at 200 bytes).
     NoReply(Option<String>),
 }
@@ -51,7 +44,7 @@ pub enum Action {
         /// Whether the bus was certainly running; otherwise it may have been.
         was_running: bool,
     },
-    /// A `START`, `STATUS` or `STOP` has ended. A [`Answer::Status`] to `START` or `STOP` is what decided after a refusal.
+    /// A `START`, `STATUS` or `STOP` has ended. An [`Outcome::Status`] of `START` or `STOP` is what decided after a refusal.
     Completed {
         /// The command.
         command: Command,

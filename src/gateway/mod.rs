@@ -30,7 +30,7 @@ pub use command::{
 pub use connection::Connection;
 pub use drops::Drops;
 pub use error::{Busy, Cause, CommandError, Failure, Takeover};
-pub use event::{Answer, Event, Outcome};
+pub use event::{Event, Outcome};
 pub use sequencer::Setup;
 pub use socket::{NetworkError, OpenError};
 pub use transaction::{RetryConfig, SETTLE};

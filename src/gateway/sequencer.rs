@@ -62,7 +62,7 @@ use std::time::Instant;
 use super::command::{BitRate, Channel, Command, Filter, Init, Verb};
 use super::error::{Busy, Cause, Failure, Takeover, error_number};
 pub use super::event::Action;
-use super::event::{Answer, Outcome};
+use super::event::Outcome;
 use super::reply::{Line, Status};
 use super::transaction::{RetryConfig, SETTLE, Transaction};
 
@@ -169,10 +169,10 @@ impl Sequencer {
 
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
     pub fn unchecked_start(&self) -> Option<Failure> {
-        let cause = match (&self.step, self.line.answer()) {
-            (Step::Check(Verb::Start, _), Some(Answer::Status(Status { stopped: false, .. }))) => return None,
-            (Step::Check(Verb::Start, text), Some(Answer::Status(_))) => Cause::Refused(text.clone()),
-            (Step::Check(Verb::Start, text), _) | (Step::Start, Some(Answer::Refused(text))) => {
+        let cause = match (&self.step, self.line.outcome()) {
+            (Step::Check(Verb::Start, _), Some(Outcome::Status(Status { stopped: false, .. }))) => return None,
+            (Step::Check(Verb::Start, text), Some(Outcome::Status(_))) => Cause::Refused(text.clone()),
+            (Step::Check(Verb::Start, text), _) | (Step::Start, Some(Outcome::Refused(text))) => {
                 Cause::InDoubt(text.clone())
             }
             _ => return None,
@@ -325,47 +325,46 @@ impl Sequencer {
 
     /// What follows the end of a command: something to report, or the next step.
     fn on_completed(&mut self, command: Command, outcome: Outcome) -> Result<Option<Action>, Failure> {
-        use Answer::{Ok as Done, Refused};
-        use Outcome::{Answered, NoReply};
+        use Outcome::{NoReply, Ok as Done, Refused};
         let step = mem::replace(&mut self.step, Step::Idle);
         // Of what STOP has overtaken only START matters.
         if self.stop_at.is_some() && command.verb != Verb::Start {
             return Ok(None);
         }
         // A running controller would have refused INIT.
-        if let (Step::TakeOver { .. } | Step::Init, Answered(Done), Takeover::StopSent { was_running }) =
+        if let (Step::TakeOver { .. } | Step::Init, Done, Takeover::StopSent { was_running }) =
             (&step, &outcome, self.takeover)
         {
             self.takeover = Takeover::Stopped { was_running };
         }
         self.step = match (step, outcome) {
-            (Step::Init, Answered(Done)) => Step::Filter { round: 1, number: 0 },
-            (Step::Init, Answered(Refused(text))) if self.takeover == Takeover::None => match error_number(&text) {
+            (Step::Init, Done) => Step::Filter { round: 1, number: 0 },
+            (Step::Init, Refused(text)) if self.takeover == Takeover::None => match error_number(&text) {
                 Some(10) => return Ok(Some(self.take_over(text, true))),
                 Some(1 | 4..=7 | 9 | 11..=22 | 25 | 27..=33) => {
                     return Err(self.failure(command.verb, Cause::Refused(text)));
                 }
                 _ => Step::Check(command.verb, text),
             },
-            (Step::TakeOver { .. }, Answered(_)) => Step::Init,
-            (Step::Filter { number, .. }, Answered(Done)) if number == self.setup.filters.len() => Step::Start,
-            (Step::Filter { round, number }, Answered(Done)) => Step::Filter { round, number: number + 1 },
-            (Step::Filter { round, number: 1.. }, Answered(Refused(text))) => {
+            (Step::TakeOver { .. }, Done | Refused(_)) => Step::Init,
+            (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start,
+            (Step::Filter { round, number }, Done) => Step::Filter { round, number: number + 1 },
+            (Step::Filter { round, number: 1.. }, Refused(text)) => {
                 if round == MAX_FILTER_ROUNDS {
                     return Err(self.failure(command.verb, Cause::InDoubt(text)));
                 }
                 Step::Filter { round: round + 1, number: 0 }
             }
-            (Step::Start | Step::Stop, Answered(Refused(text))) => Step::Check(command.verb, text),
+            (Step::Start | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
             // The controller is not in the state that the command causes, or needs.
-            (Step::Check(verb, text), Answered(Answer::Status(status))) if status.stopped != (verb == Verb::Stop) => {
+            (Step::Check(verb, text), Outcome::Status(status)) if status.stopped != (verb == Verb::Stop) => {
                 return Err(self.failure(verb, Cause::Refused(text)));
             }
             (Step::Check(Verb::Init(_), text), outcome) => {
-                let was_running = matches!(outcome, Answered(Answer::Status(_)));
+                let was_running = matches!(outcome, Outcome::Status(_));
                 return Ok(Some(self.take_over(text, was_running)));
             }
-            (Step::Check(verb, _), outcome @ Answered(Answer::Status(_))) => {
+            (Step::Check(verb, _), outcome @ Outcome::Status(_)) => {
                 return Ok(Some(Action::Completed { command: self.command(verb), outcome }));
             }
             (Step::Check(verb, text), _) => return Err(self.failure(verb, Cause::InDoubt(text))),
@@ -373,12 +372,12 @@ impl Sequencer {
             (Step::Start, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
-            (Step::Query, outcome) | (Step::Start | Step::Stop, outcome @ Answered(_)) => {
+            (Step::Query, outcome) | (Step::Start | Step::Stop, outcome @ Done) => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
             (_, NoReply(instead)) => return Err(self.no_reply(command.verb, instead)),
-            (_, Answered(Refused(text))) => return Err(self.failure(command.verb, Cause::Refused(text))),
-            (_, Answered(_)) => Step::Idle,
+            (_, Refused(text)) => return Err(self.failure(command.verb, Cause::Refused(text))),
+            _ => Step::Idle,
         };
         Ok(None)
     }

@@ -21,8 +21,8 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::command::{Command, Verb};
-use super::event::{Action, Answer, Outcome};
-use super::reply::{Line, Reply};
+use super::event::{Action, Outcome};
+use super::reply::Line;
 use crate::text::escape_truncated;
 
 /// How long the line settles after a reply: 20 ms.
@@ -128,12 +128,9 @@ impl Transaction {
         self.in_flight = None;
     }
 
-    /// The answer so far to the command in flight.
-    pub fn answer(&self) -> Option<&Answer> {
-        match &self.in_flight.as_ref()?.outcome {
-            Outcome::Answered(answer) => Some(answer),
-            Outcome::NoReply(_) => None,
-        }
+    /// How the command in flight would end now.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.in_flight.as_ref().map(|in_flight| &in_flight.outcome)
     }
 
     /// What to do at `now`, the time up to which everything has been read. [`Action::Wait`] without a time: the line has
@@ -150,7 +147,7 @@ impl Transaction {
         if !mem::replace(&mut in_flight.queue_was_read, true) {
             return Action::ReadQueued;
         }
-        let is_answered = matches!(in_flight.outcome, Outcome::Answered(_));
+        let is_answered = !matches!(in_flight.outcome, Outcome::NoReply(_));
         let is_over = in_flight.attempts >= self.retry.attempts || self.transmissions >= in_flight.max_transmissions;
         let until = if is_over && !is_answered { self.replies_until } else { in_flight.next_at };
         if now < until {
@@ -185,7 +182,7 @@ impl Transaction {
         let Some(command) = self.answerable else { return false };
         let answer = answer_to(command, line);
         let Some(in_flight) = &mut self.in_flight else {
-            return matches!(answer, Ok(Answer::Refused(_) | Answer::Status(_)));
+            return matches!(answer, Ok(Outcome::Refused(_) | Outcome::Status(_)));
         };
         match (&mut in_flight.outcome, answer) {
             (Outcome::NoReply(instead), Err(line)) => {
@@ -195,16 +192,15 @@ impl Transaction {
                 *instead = line.filter(is_better).or(instead.take());
                 false
             }
-            (Outcome::Answered(_), Err(_)) => false,
+            (_, Err(_)) => false,
             // Of a doubled request, or of a doubled reply.
-            (Outcome::Answered(Answer::Ok | Answer::Status(_)), Ok(_))
-            | (Outcome::Answered(Answer::Refused(_)), Ok(Answer::Refused(_))) => true,
+            (Outcome::Ok | Outcome::Status(_), Ok(_)) | (Outcome::Refused(_), Ok(Outcome::Refused(_))) => true,
             (outcome, Ok(answer)) => {
                 let settled = now + SETTLE;
                 let is_only_copy = self.transmissions == 1;
                 self.replies_until = if is_only_copy { settled } else { self.replies_until.max(settled) };
-                in_flight.next_at = if let Answer::Refused(_) = answer { self.replies_until } else { settled };
-                *outcome = Outcome::Answered(answer);
+                in_flight.next_at = if let Outcome::Refused(_) = answer { self.replies_until } else { settled };
+                *outcome = answer;
                 true
             }
         }
@@ -212,14 +208,14 @@ impl Transaction {
 }
 
 /// The answer that a line is to `command`; else the line as text, unless it is a frame.
-fn answer_to(command: Command, line: Line<'_>) -> Result<Answer, Option<String>> {
+fn answer_to(command: Command, line: Line<'_>) -> Result<Outcome, Option<String>> {
     match line {
-        Line::Reply(Reply::Status(status)) if command.verb == Verb::Status && command.channel == status.channel => {
-            Ok(Answer::Status(status))
+        Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
+            Ok(Outcome::Status(status))
         }
-        Line::Reply(Reply::Status(status)) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
-        Line::Reply(Reply::Ok) => Ok(Answer::Ok),
-        Line::Reply(Reply::Refused(text)) => Ok(Answer::Refused(escape_truncated(text))),
+        Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
+        Line::Ok => Ok(Outcome::Ok),
+        Line::Refused(text) => Ok(Outcome::Refused(escape_truncated(text))),
         Line::Frame(_) => Err(None),
         Line::Event(text) | Line::Unknown(text) => Err(Some(escape_truncated(text))),
     }

@@ -1,6 +1,6 @@
 //! What must hold in every schedule.
 
-use can_udp::gateway::reply::{Line, Reply as ReplyLine, Status};
+use can_udp::gateway::reply::{Line, Status};
 use can_udp::gateway::{Cause, Command, Failure, Takeover, Verb};
 
 use crate::case::{Before, Plan};
@@ -110,7 +110,7 @@ impl Promises {
         match (command.verb, line) {
             // A refusal that comes after R ok is one of a copy.
             (Verb::Start, _) => self.start_is_refused = !self.oks.contains(&self.number),
-            (_, Line::Reply(ReplyLine::Status(Status { stopped, .. }))) => {
+            (_, Line::Status(Status { stopped, .. })) => {
                 (self.status_says_stopped, self.status_says_running) = (stopped, !stopped);
                 self.start_is_refused &= stopped;
             }
@@ -122,7 +122,7 @@ impl Promises {
     pub fn on_unawaited(&mut self, reply: &Reply, line: Line<'_>, taken: bool) {
         let is_ours = reply.number > 0 || self.neighbour_acted;
         self.expect(!taken || is_ours && reply.text != "R ok", "what is recognised may answer a command given up");
-        let tells = matches!(line, Line::Reply(ReplyLine::Refused(_) | ReplyLine::Status(_)));
+        let tells = matches!(line, Line::Refused(_) | Line::Status(_));
         let answers = tells && self.given_up.is_some_and(|number| reply.number >= number);
         self.expect(taken || !answers, "the answer to a command that was given up is recognised");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use can_udp::Setup;
 use can_udp::gateway::reply::Line;
 use can_udp::gateway::sequencer::{Action, Sequencer};
-use can_udp::gateway::{Answer, Command, Failure, Outcome, RetryConfig, Verb};
+use can_udp::gateway::{Command, Failure, Outcome, RetryConfig, Verb};
 
 use crate::case::{Case, Plan};
 use crate::choices::Choices;
@@ -257,7 +257,7 @@ impl<'a> Session<'a> {
             (Verb::Stop, _) => self.ended = true,
             (Verb::Start, Outcome::NoReply(_)) => self.stream = Stream::InDoubt,
             (Verb::Start, _) => self.stream = Stream::Known,
-            (Verb::Status, Outcome::Answered(Answer::Status(status))) if self.stream == Stream::InDoubt => {
+            (Verb::Status, Outcome::Status(status)) if self.stream == Stream::InDoubt => {
                 self.stream = Stream::Known;
                 if status.stopped && !self.promises.stop_begun() {
                     self.promises.starts_allowed += 1;

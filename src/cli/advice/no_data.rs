@@ -4,19 +4,19 @@ use super::network_error;
 use crate::cli::bus::{Bus, Health};
 use crate::cli::options::ListenOptions;
 use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Connection, Filter, Outcome};
+use crate::gateway::{Connection, Filter, Outcome};
 
 /// Explains a silence. It starts from what the gateway or the network says, and guesses only where neither says anything.
 /// It advises nothing that is among the `options` already.
 pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) -> String {
     let mut parts = health(options, known);
     parts.push(match (known.outcome(), bus.network_error()) {
-        (Some(Outcome::Answered(Answer::Status(status))), _) => return describe(options, known, *status),
-        (Some(Outcome::Answered(Answer::Refused(text))), _) => format!(
+        (Some(Outcome::Status(status)), _) => return describe(options, known, *status),
+        (Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
              STATUS"
         ),
-        (Some(Outcome::Answered(Answer::Ok)), _) => other_answer("R ok", options, known),
+        (Some(Outcome::Ok), _) => other_answer("R ok", options, known),
         (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
         (_, Some(error)) => network_error(bus.gateway(), error, bus.has_answered),
         (Some(Outcome::NoReply(Some(text))), None) => {

@@ -10,7 +10,7 @@ use super::{CHECK_INTERVAL, Session, Stage};
 use crate::cli::advice;
 use crate::cli::console::Content;
 use crate::cli::losses;
-use crate::gateway::{Answer, Cause, Command, Failure, NetworkError, Outcome, Verb};
+use crate::gateway::{Cause, Command, Failure, NetworkError, Outcome, Verb};
 
 impl Session<'_> {
     pub(super) fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
@@ -101,7 +101,7 @@ impl Session<'_> {
         let now = self.bus.read_up_to();
         match command.verb {
             Verb::Start => {
-                let is_answered = matches!(outcome, Outcome::Answered(_));
+                let is_answered = !matches!(outcome, Outcome::NoReply(_));
                 if is_answered && self.stage == Stage::Streaming {
                     self.known.on_started(now);
                 }
@@ -201,7 +201,7 @@ impl Session<'_> {
     fn on_silence(&mut self, now: Instant) {
         if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
             self.known.on_status(at, status);
-            self.on_query(now, Outcome::Answered(Answer::Status(status)));
+            self.on_query(now, Outcome::Status(status));
         }
         let last_data = self.last_data();
         self.silence.observe(now, last_data);
