@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::format::controller::StateChange;
 use crate::gateway::Outcome;
-use crate::gateway::reply::Status;
+use crate::gateway::reply::{Status, is_reply};
 
 /// How old the latest sign of a running bus may be for the sentence that it still runs.
 const MAX_SIGN_AGE: Duration = Duration::from_secs(5);
@@ -33,9 +33,10 @@ pub(crate) struct Bus {
     is_answered: bool,
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
-    /// The controller's error state, by `STATUS` or by its events, and when the latest event was read.
+    /// The controller's error state, by `STATUS` or by its events.
     pub health: Health,
-    last_event: Option<Instant>,
+    /// The latest event since the latest `STATUS` was sent: when it was read, and the state that such events alone lead to.
+    event: Option<(Instant, Health)>,
     end: End,
 }
 
@@ -100,18 +101,21 @@ impl Bus {
 
     /// The controller reports a change of its state.
     pub fn on_event(&mut self, at: Instant, change: StateChange) {
-        self.health = match change {
+        if change == StateChange::Other {
+            return;
+        }
+        let after = |health: Health| match change {
             StateChange::BusOff => Health::BusOff,
-            StateChange::ErrorWarningSet => self.health.max(Health::Warning),
-            StateChange::ErrorWarningReset => Health::Good,
-            StateChange::Other => return,
+            StateChange::ErrorWarningSet => health.max(Health::Warning),
+            _ => Health::Good,
         };
-        self.last_event = Some(at);
+        let since_asked = self.event.map_or(Health::Good, |(_, health)| health);
+        (self.health, self.event) = (after(self.health), Some((at, after(since_asked))));
     }
 
     /// A `STATUS` is sent for the first time.
     pub fn on_asked(&mut self) {
-        (self.asked_at, self.is_answered) = (None, false);
+        (self.asked_at, self.is_answered, self.event) = (None, false, None);
     }
 
     /// A `STATUS` has left.
@@ -119,26 +123,30 @@ impl Bus {
         self.asked_at.get_or_insert(at);
     }
 
-    /// An answer to the latest `STATUS` was read.
+    /// An answer to the latest `STATUS` was read. Several can come, in another order than they were given.
     pub fn on_status(&mut self, at: Instant, status: Status) {
-        // Another answer can be a copy's, and older.
-        if mem::replace(&mut self.is_answered, true) {
+        if self.asked_at <= self.last_start {
             return;
         }
-        let health = match status {
-            Status { bus_off: true, .. } => Health::BusOff,
-            Status { error_warning: true, .. } => Health::Warning,
-            _ => Health::Good,
-        };
-        self.health = match self.last_event {
-            Some(event) if event > at => self.health,
-            // It may be the newer one.
-            Some(_) if self.last_event > self.asked_at => health.max(self.health),
-            _ => health,
-        };
-        if status.stopped {
+        let (runs_since, stopped_since) = (self.runs >= self.asked_at, self.stopped >= self.asked_at);
+        if !mem::replace(&mut self.is_answered, true) && self.last_frame < self.asked_at {
+            let health = match status {
+                Status { bus_off: true, .. } => Health::BusOff,
+                Status { error_warning: true, .. } => Health::Warning,
+                _ => Health::Good,
+            };
+            self.health = match self.event {
+                Some((read, _)) if read > at => self.health,
+                // It may be the newer one.
+                Some((_, event)) => health.max(event),
+                None => health,
+            };
+        }
+        // Either may be the newer one: it is in doubt.
+        if status.stopped || stopped_since {
             (self.may_not_run, self.stopped) = (Some(at), Some(at));
-        } else {
+        }
+        if !status.stopped || runs_since {
             self.runs = Some(at);
         }
     }
@@ -146,9 +154,15 @@ impl Bus {
     /// The latest `STATUS` has ended.
     pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
-        if self.status().is_none() {
+        // An answer of unknown form says nothing.
+        if self.status().is_none() && self.unknown_answer().is_none() {
             self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
         }
+    }
+
+    /// A `STOP` has left.
+    pub fn on_stop_sent(&mut self, at: Instant) {
+        (self.may_not_run, self.asked_at) = (Some(at), None);
     }
 
     /// An error of the network was reported, or `STOP` was not confirmed.
@@ -191,6 +205,15 @@ impl Bus {
         }
     }
 
+    /// That answer, if it is a reply of unknown form.
+    pub fn unknown_answer(&self) -> Option<&str> {
+        match self.outcome()? {
+            Outcome::Ok => Some("R ok"),
+            Outcome::NoReply(Some(text)) => is_reply(text).then_some(text.as_str()),
+            _ => None,
+        }
+    }
+
     /// Whether the controller has met something that a user who wants to see only warnings must see.
     pub fn has_flags(&self) -> bool {
         self.health != Health::Good || self.status().is_some_and(|status| status.overrun)
@@ -207,9 +230,14 @@ impl Bus {
         self.status().is_some_and(|status| status.stopped) && !self.has_run() && self.repairs < MAX_REPAIRS
     }
 
-    /// Whether an answer to a `STATUS` that was given up says something new: no `START` and no frame has come since.
-    pub fn takes_late_status(&self) -> bool {
-        matches!(self.outcome(), Some(Outcome::NoReply(_)))
+    /// Whether an answer to a `STATUS` that has ended says something new: there was none, or one because of which `START` is
+    /// about to be sent again; no `START` and no frame has come since.
+    pub fn takes_late_status(&self, late: Status) -> bool {
+        match self.outcome() {
+            Some(Outcome::NoReply(_)) => true,
+            Some(Outcome::Status(status)) => status.stopped && !late.stopped && !self.has_run(),
+            _ => false,
+        }
     }
 
     /// What may be said of the bus at the end of the session. Unless it is known to be stopped, the command line `can_stop`
@@ -236,6 +264,6 @@ impl Bus {
 
     /// Whether the latest that is known is that the controller is stopped.
     fn is_reported_stopped(&self) -> bool {
-        self.stopped.is_some() && self.stopped >= self.runs && self.stopped >= self.last_start
+        self.stopped > self.runs && self.stopped >= self.last_start
     }
 }

@@ -61,7 +61,12 @@ impl Content {
                 Line::Frame(line) if is_of(line, channel) => content.event = None,
                 Line::Event(line) => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
-                    content.event = event.map(|event| event.change).or(content.event);
+                    content.event = match (content.event, event.map(|event| event.change)) {
+                        // It says nothing, or less.
+                        (event, None | Some(StateChange::Other)) => event,
+                        (event @ Some(StateChange::BusOff), Some(StateChange::ErrorWarningSet)) => event,
+                        (_, change) => change,
+                    };
                 }
                 _ => {}
             }

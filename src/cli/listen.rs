@@ -66,7 +66,6 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let channel = options.common.channel;
     let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
-    let _ = shutdown.waker.set(bus.waker());
     let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
     if let Ok(local) = bus.local_addr() {
         debug(&format_args!("sending from {local}"));
@@ -96,5 +95,6 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
         messages.warn(warning);
     }
     let console = Console::new(messages, printer, channel);
+    let _ = shutdown.waker.set(bus.waker());
     Ok(Session::new(options, others, bus, console, output, shutdown).run())
 }

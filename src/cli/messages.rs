@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 
-use crate::output::stdout::write_patiently;
+use crate::output::stdout::write_when_possible;
 
 /// How many lines can wait.
 const CAPACITY: usize = 1000;
@@ -62,7 +62,7 @@ impl Messages {
         let unwritten = Arc::clone(&lost);
         thread::Builder::new().name("stderr".to_owned()).spawn(move || {
             for (line, _on_written) in receiver {
-                if write_patiently(&mut io::stderr(), line.as_bytes()).is_err() {
+                if write_when_possible(&mut io::stderr(), line.as_bytes()).is_err() {
                     unwritten.fetch_add(1, Relaxed);
                 }
             }

@@ -129,6 +129,11 @@ pub(crate) fn has_frame(datagram: &[u8], channel: Channel) -> bool {
         || lines(datagram).any(|line| matches!(Line::classify(line), Line::Frame(_)) && is_of(line, channel))
 }
 
+/// Whether a line as text is a reply, of whatever form.
+pub(crate) fn is_reply(text: &str) -> bool {
+    text.split_ascii_whitespace().next().is_some_and(|token| token.eq_ignore_ascii_case("R"))
+}
+
 /// Whether a line's second token is this CAN port.
 pub(crate) fn is_of(line: &[u8], channel: Channel) -> bool {
     tokens(line).nth(1) == Some(&[channel.digit()])

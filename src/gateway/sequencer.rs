@@ -53,7 +53,7 @@
 //! # `STOP` overtakes
 //!
 //! `STOP` waits [`SETTLE`], 20 ms, for the command in flight to be answered, and lets an answer settle. Without one it is
-//! sent at once, for the sake of the bus alone: its answer could not be told from the other's, and a `START` that the
+//! sent at once, for the sake of the bus alone: nothing says to which of the two an answer belongs, and a `START` that the
 //! network held back may still be carried out after it. Once no reply to either can come, `STOP` is sent anew and confirmed.
 
 use std::mem;
@@ -127,8 +127,8 @@ enum Step {
     TakeOver { was_running: bool },
     /// `FILTER CLEAR` as number 0, then a `FILTER ADD` for each entry. Rounds count from 1.
     Filter { round: u32, number: usize },
-    /// `START`.
-    Start,
+    /// `START`; after a handshake, `again`.
+    Start { again: bool },
     /// `STATUS`, because the caller asked for it.
     Query,
     /// `STOP`, because the caller asked for it.
@@ -172,7 +172,7 @@ impl Sequencer {
         let cause = match (&self.step, self.line.outcome()) {
             (Step::Check(Verb::Start, _), Some(Outcome::Status(Status { stopped: false, .. }))) => return None,
             (Step::Check(Verb::Start, text), Some(Outcome::Status(_))) => Cause::Refused(text.clone()),
-            (Step::Check(Verb::Start, text), _) | (Step::Start, Some(Outcome::Refused(text))) => {
+            (Step::Check(Verb::Start, text), _) | (Step::Start { .. }, Some(Outcome::Refused(text))) => {
                 Cause::InDoubt(text.clone())
             }
             _ => return None,
@@ -202,7 +202,7 @@ impl Sequencer {
     ///
     /// The sequencer is not idle.
     pub fn start_again(&mut self) -> Result<(), Busy> {
-        self.begin_when_idle(Step::Start)
+        self.begin_when_idle(Step::Start { again: true })
     }
 
     /// Asks for the controller's state.
@@ -222,9 +222,11 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended. Its answer may still come.
+    /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended, or the `START` of
+    /// [`Sequencer::start_again`], if it has not left. The answer to `STATUS` may still come.
     pub fn cancel_status(&mut self) {
-        if let Step::Query = self.step {
+        let has_left = self.line.in_flight().is_some() && self.line.transmissions > 0;
+        if matches!(self.step, Step::Query) || matches!(self.step, Step::Start { again: true }) && !has_left {
             self.abandon();
         }
     }
@@ -288,7 +290,7 @@ impl Sequencer {
     pub fn on_sent(&mut self, now: Instant, left: bool) {
         match self.step {
             Step::TakeOver { was_running } if left => self.takeover = Takeover::StopSent { was_running },
-            Step::Start if left => self.takeover = Takeover::None,
+            Step::Start { .. } if left => self.takeover = Takeover::None,
             _ => {}
         }
         self.line.on_sent(now, left);
@@ -308,7 +310,7 @@ impl Sequencer {
             Step::Init => Verb::Init(self.setup.init),
             Step::Filter { number: 0, .. } => Verb::FilterClear,
             Step::Filter { number, .. } => Verb::FilterAdd(self.setup.filters[number - 1]),
-            Step::Start => Verb::Start,
+            Step::Start { .. } => Verb::Start,
             Step::Check(..) | Step::Query => Verb::Status,
             Step::TakeOver { .. } | Step::Stop => Verb::Stop,
         };
@@ -347,7 +349,7 @@ impl Sequencer {
                 _ => Step::Check(command.verb, text),
             },
             (Step::TakeOver { .. }, Done | Refused(_)) => Step::Init,
-            (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start,
+            (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start { again: false },
             (Step::Filter { round, number }, Done) => Step::Filter { round, number: number + 1 },
             (Step::Filter { round, number: 1.. }, Refused(text)) => {
                 if round == MAX_FILTER_ROUNDS {
@@ -355,7 +357,7 @@ impl Sequencer {
                 }
                 Step::Filter { round: round + 1, number: 0 }
             }
-            (Step::Start | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
+            (Step::Start { .. } | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
             // The controller is not in the state that the command causes, or needs.
             (Step::Check(verb, text), Outcome::Status(status)) if status.stopped != (verb == Verb::Stop) => {
                 return Err(self.failure(verb, Cause::Refused(text)));
@@ -369,10 +371,10 @@ impl Sequencer {
             }
             (Step::Check(verb, text), _) => return Err(self.failure(verb, Cause::InDoubt(text))),
             // A START that left may have been carried out.
-            (Step::Start, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
+            (Step::Start { .. }, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
-            (Step::Query, outcome) | (Step::Start | Step::Stop, outcome @ Done) => {
+            (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Done) => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
             (_, NoReply(instead)) => return Err(self.no_reply(command.verb, instead)),

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Command, Verb};
 use super::event::{Action, Outcome};
-use super::reply::Line;
+use super::reply::{Line, is_reply};
 use crate::text::escape_truncated;
 
 /// How long the line settles after a reply: 20 ms.
@@ -187,8 +187,7 @@ impl Transaction {
         match (&mut in_flight.outcome, answer) {
             (Outcome::NoReply(instead), Err(line)) => {
                 // A reply of unknown form tells more than what comes of itself.
-                let is_reply = |text: &String| text.starts_with(['R', 'r']);
-                let is_better = |line: &String| is_reply(line) || !instead.as_ref().is_some_and(is_reply);
+                let is_better = |line: &String| is_reply(line) || !instead.as_deref().is_some_and(is_reply);
                 *instead = line.filter(is_better).or(instead.take());
                 false
             }
@@ -212,6 +211,9 @@ fn answer_to(command: Command, line: Line<'_>) -> Result<Outcome, Option<String>
     match line {
         Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Outcome::Status(status))
+        }
+        Line::Status(status) if command.channel == status.channel => {
+            Err(Some(format!("R CAN {} (an answer to STATUS)", status.channel)))
         }
         Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Ok => Ok(Outcome::Ok),

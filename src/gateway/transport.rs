@@ -146,7 +146,7 @@ impl Transport for Udp {
             self.read_timeout = timeout;
         }
         let received = match socket.recv(buffer) {
-            // The end of a socket that is shut down, not an empty datagram.
+            // The end of a socket that is shut down; an empty datagram that comes just then is lost, which is accepted.
             Ok(0) if !nonblocking && self.is_woken() => Err(ErrorKind::WouldBlock.into()),
             received => received,
         };

@@ -77,7 +77,7 @@ impl Stdout {
     ///
     /// The system's.
     pub fn write(&mut self, batch: &[u8]) -> io::Result<()> {
-        write_patiently(&mut self.file, batch).map_err(|(written, error)| self.on_failure(&batch[..written], error))
+        write_when_possible(&mut self.file, batch).map_err(|(written, error)| self.on_failure(&batch[..written], error))
     }
 
     fn on_failure(&mut self, written: &[u8], error: io::Error) -> io::Error {
@@ -109,12 +109,12 @@ impl Stdout {
 
     fn examine(&mut self, length: u64) -> Result<Found> {
         let position = if self.appends() { length } else { self.file.stream_position()? };
-        if position == 0 {
-            return Ok(Found::Nothing);
-        }
         if self.is_pcap {
             ensure!(position == length, "not positioned at its end; append to it with >>");
-            return self.continue_pcap(length);
+            return if length == 0 { Ok(Found::Nothing) } else { self.continue_pcap(length) };
+        }
+        if position == 0 {
+            return Ok(Found::Nothing);
         }
         let (mut first, mut last) = ([0; 4], [0]);
         let is_pcap =
@@ -205,7 +205,7 @@ fn records_end(mut records: impl Read, mut end: u64) -> Result<u64> {
 
 /// Like [`Write::write_all`], but waits for an `out` that is non-blocking and full: other processes that share a pipe or
 /// terminal, such as terminal multiplexers, make it so. An error comes with the number of bytes that were written.
-pub(crate) fn write_patiently(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+pub(crate) fn write_when_possible(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut written = 0;
     while written < bytes.len() {
         match out.write(&bytes[written..]) {

@@ -32,7 +32,7 @@ fn no_reply(failure: &Failure) -> String {
             host(gateway),
             vendor_port(gateway)
         ),
-        _ => ANSWERED_BEFORE.to_owned(),
+        _ => PACKETS_LOST.to_owned(),
     }
 }
 
@@ -41,7 +41,7 @@ fn refusal(Command { channel, verb }: Command, number: Option<u32>, in_doubt: bo
     let hint = match (number, verb) {
         (Some(12), _) => return format!("this gateway has no such CAN port; check --channel ({channel})"),
         (_, Verb::Start) if in_doubt => {
-            return "it is in doubt whether the bus was started; try can-stop --confirm, then start again".to_owned();
+            return "it is in doubt whether the bus was started; run again".to_owned();
         }
         (_, Verb::Stop) if in_doubt => return "it is in doubt whether the bus is stopped; try again".to_owned(),
         (Some(1), Verb::Init(init)) => match init.data_bit_rate {
@@ -77,5 +77,5 @@ pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
         .then_some("more than 5 filters of a kind (--filter): CAN@net Basic has 5 entries of each and refuses the rest")
 }
 
-const ANSWERED_BEFORE: &str = "it has answered before: does the network lose packets (a longer --timeout or more --attempts \
+const PACKETS_LOST: &str = "something has come from it: does the network lose packets (a longer --timeout or more --attempts \
                                help), is it restarting, or is another program using it?";

@@ -10,22 +10,21 @@ use crate::gateway::{Connection, Filter, Outcome};
 /// It advises nothing that is among the `options` already.
 pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) -> String {
     let mut parts = health(options, known);
-    parts.push(match (known.outcome(), bus.network_error()) {
-        (Some(Outcome::Status(status)), _) => return describe(options, known, *status),
-        (Some(Outcome::Refused(text)), _) => format!(
+    parts.push(match (known.unknown_answer(), known.outcome(), bus.network_error()) {
+        (Some(text), ..) => other_answer(text, options, known),
+        (_, Some(Outcome::Status(status)), _) => return describe(options, known, *status),
+        (_, Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
              STATUS"
         ),
-        (Some(Outcome::Ok), _) => other_answer("R ok", options, known),
-        (Some(Outcome::NoReply(Some(text))), _) if text.starts_with(['R', 'r']) => other_answer(text, options, known),
-        (_, Some(error)) => network_error(bus.gateway(), error, bus.has_answered),
-        (Some(Outcome::NoReply(Some(text))), None) => {
+        (.., Some(error)) => network_error(bus.gateway(), error, bus.has_answered),
+        (_, Some(Outcome::NoReply(Some(text))), None) => {
             format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or does the network lose packets?")
         }
-        (Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or the \
-                                                 VPN down, or does it not know STATUS?"
+        (_, Some(Outcome::NoReply(None)), None) => "no answer to STATUS: has the gateway lost power, is the network or \
+                                                    the VPN down, or does it not know STATUS?"
             .to_owned(),
-        (None, None) => guesses(options, known, &[stopped(known), "the gateway has lost power, or the network is down"]),
+        _ => guesses(options, known, &[stopped(known), "the gateway has lost power, or the network is down"]),
     });
     parts.join("; ")
 }
@@ -59,7 +58,7 @@ fn stopped(known: &Bus) -> &'static str {
     if known.has_run() {
         "another program stopped the bus, or the gateway has restarted"
     } else {
-        "START was not answered (run again)"
+        "the bus is stopped (START was not answered; run again)"
     }
 }
 

@@ -31,7 +31,7 @@ impl Session<'_> {
         match command.verb {
             Verb::Start => self.known.on_start_sent(now),
             Verb::Status => self.known.on_status_sent(now),
-            Verb::Stop => self.known.on_doubt(now),
+            Verb::Stop => self.known.on_stop_sent(now),
             _ => {}
         }
         if command.verb == Verb::Start && self.stage == Stage::Starting {
@@ -44,9 +44,12 @@ impl Session<'_> {
         let now = self.bus.received_at();
         match (in_flight, content.status) {
             (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
-            (Some(Verb::Status), Some(status)) => self.known.on_status(now, status),
             // What a late one says is compared with what was read up to now, so that is read first.
-            (None, Some(status)) if self.known.takes_late_status() => self.late_status = Some((now, status)),
+            (None, Some(status)) if self.known.takes_late_status(status) => {
+                self.bus.cancel_status();
+                self.late_status = Some((now, status));
+            }
+            (Some(Verb::Status) | None, Some(status)) => self.known.on_status(now, status),
             _ => {}
         }
         if content.has_frame {
@@ -155,10 +158,10 @@ impl Session<'_> {
         }
         match failure.cause {
             Cause::Refused(_) => self.known.on_start_refused(now),
-            Cause::InDoubt(_) => self.known.on_doubt(now),
+            Cause::InDoubt(_) if !self.known.has_frames() => self.known.on_doubt(now),
             _ => {}
         }
-        if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
+        if self.known.has_frames() && !is_refused {
             self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
         // A START that repairs ends nothing by its failure.
         } else if self.known.repairs > 0 || matches!(failure.cause, Cause::NoReply { .. }) {

@@ -201,9 +201,12 @@ impl Area for Conversation {
         }
         if line.contains(&format!("answered CAN {} FILTER ADD", view.options.port)) {
             let rounds = view.groups.iter().filter(|group| group.verb == Verb::Clear && group.was_ok).count();
-            found.check(rounds == FILTER_ROUNDS, now, "48 FILTER ADD is given up after another number of rounds", || {
-                rounds.to_string()
-            });
+            found.check(
+                rounds == FILTER_ROUNDS,
+                now,
+                "48 FILTER ADD is given up after another number of rounds",
+                || rounds.to_string(),
+            );
         }
         let start = format!("CAN {} START", view.options.port);
         let is_failure = line.contains(&start)
@@ -239,7 +242,9 @@ impl Area for Conversation {
         let reached = view.is_complete && !view.not_shown && view.write_failed.is_none() && !view.options.stop_on_exit;
         let idle = view.said().any(|(_, text)| text.contains("--idle-timeout"));
         let synced = !idle && !view.said().any(|(_, text)| text.contains("cannot write to stdout"));
-        if reached && synced {
+        // A count of answers and events does not settle whether the bus was started.
+        let started = self.start_failure.is_none() || view.frames_read > 0;
+        if reached && synced && started {
             found.check(!failed, view.now, "17 --count is reached, and the session fails", String::new);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::view::View;
 use super::{Area, Findings};
-use crate::simulation::log::{Fact, MILLISECOND};
+use crate::simulation::log::{Fact, MILLISECOND, Truth, Verb};
 use crate::simulation::plan::Item;
 use crate::simulation::sentences::{Sentence, recognise};
 
@@ -62,11 +62,14 @@ fn causes(view: &View<'_>) -> Vec<Cause> {
     let errors =
         [(truth.send_fails, Cause::Local), (truth.firewall, Cause::Firewall), (truth.port_closed, Cause::PortClosed)];
     let errors = errors.into_iter().filter_map(|(is_so, cause)| is_so.then_some(cause));
-    errors.chain([cause(view)]).collect()
+    // What cannot be sent keeps no frame away; an answer that was read explains the silence.
+    let is_answered =
+        view.group(Verb::Status).is_some_and(|query| query.answered > view.silent_since().map(|(at, _)| at));
+    let cause = cause(&Truth { send_fails: truth.send_fails && !is_answered, ..*truth }, view);
+    errors.chain([cause]).collect()
 }
 
-fn cause(view: &View<'_>) -> Cause {
-    let truth = &view.truth;
+fn cause(truth: &Truth, view: &View<'_>) -> Cause {
     let since = view.silent_since().map_or(0, |(_, read)| read) + MILLISECOND;
     let is_recent = |at: Option<u64>| at.is_some_and(|at| at >= since);
     match truth {
@@ -128,9 +131,12 @@ impl Guesses {
         let was_lost = is_unanswered && contains(&["network", "on the way", "--timeout"]);
         // An error of the network was read, although the network is well now.
         let was_closed = contains(&["listens on", "refuses", "no route"]) && !view.read_errors.is_empty();
-        found.check(fits || is_vague || was_lost || was_closed, view.now, "21 the truth is not among the guesses", || {
-            format!("{causes:?}: {why}")
-        });
+        found.check(
+            fits || is_vague || was_lost || was_closed,
+            view.now,
+            "21 the truth is not among the guesses",
+            || format!("{causes:?}: {why}"),
+        );
     }
 
     fn check_rate(view: &View<'_>, line: &str, why: &str, found: &mut Findings) {

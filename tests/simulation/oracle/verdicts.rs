@@ -122,7 +122,7 @@ impl Verdicts {
             let settled =
                 view.end_asked().map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
             let is_fresh = evidence.is_some_and(|at| now < at + FRESH - SLACK && at <= settled);
-            let doubted = doubted.max(view.own_refusal_of_status);
+            let doubted = doubted.max(view.own_refusal_of_status).max(view.disputed);
             let sure = is_newest && is_fresh && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);
@@ -191,7 +191,9 @@ impl Area for Verdicts {
                 let init = view.group(Verb::Init);
                 let says_10 =
                     init.is_some_and(|init| init.refusals.iter().any(|text| protocol::error_number(text) == Some(10)));
-                let runs = view.status_before_start.as_ref().is_some_and(|status| !status.stopped());
+                // Of several answers any may be the newest.
+                let check = view.group(Verb::Status).filter(|check| init.is_some_and(|init| check.first > init.first));
+                let runs = check.is_some_and(|check| check.ran);
                 found.check(!is_certain || says_10 || runs, now, "32 already running, but nothing says so", || {
                     format!("{:?}", init.map(|init| &init.refusals))
                 });

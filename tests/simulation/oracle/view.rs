@@ -143,6 +143,8 @@ pub struct Group {
     pub has_status: bool,
     /// One that says that it runs.
     pub ran: bool,
+    /// One that says that it is stopped.
+    pub stood: bool,
     /// The lines read since its first transmission that could answer it.
     pub refusals: Vec<String>,
     /// Another `R` line that answers it in an unknown form.
@@ -187,6 +189,8 @@ pub struct View<'a> {
     pub running_status: Option<Time>,
     /// The same from an answer that was overtaken by a newer one.
     pub maybe_running: Option<Time>,
+    /// When the latest of several answers to one STATUS was read that differ: their order is not known.
+    pub disputed: Option<Time>,
     /// What the events and flags say: bus off, error warning. RESET leaves it open.
     pub bus_off: Option<Time>,
     pub warning: Option<Time>,
@@ -254,6 +258,7 @@ impl<'a> View<'a> {
             start_ok: None,
             running_status: None,
             maybe_running: None,
+            disputed: None,
             bus_off: None,
             warning: None,
             sick: None,
@@ -352,8 +357,10 @@ impl<'a> View<'a> {
         if ends && self.silent_at_end.is_none() {
             self.silent_at_end = self.silent_since();
         }
-        let is_idle = self.at_end.is_empty() && self.idle_at().is_some_and(|at| now >= at);
-        if self.start_left.is_some() && (is_idle || ends && self.at_end.len() < 3) {
+        // The process ends the session when it has read everything.
+        let may_end = self.at_end.is_empty() || self.at_end.len() == 1 && matches!(fact, Fact::Empty { .. });
+        let is_idle = may_end && self.idle_at().is_some_and(|at| now >= at);
+        if self.start_left.is_some() && (is_idle || ends && self.at_end.len() < 4) {
             self.at_end.push(self.known_now());
         }
         self.now = now;
@@ -433,6 +440,7 @@ impl<'a> View<'a> {
                 was_ok: false,
                 has_status: false,
                 ran: false,
+                stood: false,
                 refusals: Vec::new(),
                 unknown: Vec::new(),
                 is_check,
@@ -529,6 +537,10 @@ impl<'a> View<'a> {
                 if let Some(group) = group {
                     group.has_status = true;
                     group.ran |= flags[4] != b'I';
+                    group.stood |= flags[4] == b'I';
+                    if group.ran && group.stood {
+                        self.disputed = Some(now);
+                    }
                     group.answered.get_or_insert(now);
                 }
                 // Overtaken by the answer to a later transmission: older news.
@@ -538,6 +550,9 @@ impl<'a> View<'a> {
                     self.sick = None;
                     if self.start_left.is_some() && flags[4] != b'I' {
                         self.maybe_running = Some(now);
+                    }
+                    if let Some(latest) = self.status.as_mut().filter(|latest| latest.flags[4] == flags[4]) {
+                        latest.read_by = now;
                     }
                     return;
                 }
@@ -674,7 +689,11 @@ impl<'a> View<'a> {
     pub fn after_message(&mut self, message: &str) {
         for line in sentences::lines(message) {
             match sentences::recognise(line) {
-                Sentence::NoData { why, .. } | Sentence::Idle { why, .. } if why.contains("no answer to STATUS") => {
+                // An error of the network explains more than that there was no answer.
+                Sentence::NoData { why, .. } | Sentence::Idle { why, .. }
+                    if why.contains("no answer to STATUS")
+                        || self.group(Verb::Status).is_some_and(|group| group.left > 0 && group.answered.is_none()) =>
+                {
                     self.no_answer_said = Some(self.now);
                 }
                 _ => {}
