@@ -50,7 +50,7 @@ pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let (id, flags) = match frame.kind() {
         FrameKind::Classic => (id, 0),
         FrameKind::Remote => (id | RTR, 0),
-        FrameKind::Fd { bit_rate_switch } => (id, FDF | BRS * u8::from(bit_rate_switch)),
+        FrameKind::Fd { bit_rate_switch } => (id, FDF | (BRS * u8::from(bit_rate_switch))),
     };
     write_record(id, frame.length(), flags, frame.data(), received, out);
 }

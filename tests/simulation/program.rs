@@ -18,7 +18,6 @@ use crate::cli::shutdown::Shutdown;
 use crate::cli::stop;
 use crate::format::{Encoder, Format, PCAP_HEADER};
 use crate::gateway::Connection;
-use crate::gateway::transport::Transport;
 use crate::output::printer::Printer;
 
 /// The session of a plan.
