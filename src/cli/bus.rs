@@ -205,6 +205,11 @@ impl Bus {
         }
     }
 
+    /// Whether one answer to the latest `STATUS` says that the bus runs and another that it is stopped, in an unknown order.
+    pub fn answers_differ(&self) -> bool {
+        self.stopped.is_some() && self.stopped == self.runs
+    }
+
     /// That answer, if it is a reply of unknown form.
     pub fn unknown_answer(&self) -> Option<&str> {
         match self.outcome()? {

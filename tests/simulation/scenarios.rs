@@ -1,7 +1,7 @@
 //! Scenarios that once failed, shortened.
 
 /// Each with its name.
-pub const ALL: [(&str, &str); 21] = [
+pub const ALL: [(&str, &str); 28] = [
     ("issue_01_empty_datagram_before_repair", include_str!("scenarios/issue_01_empty_datagram_before_repair.txt")),
     ("issue_01_event_before_repair", include_str!("scenarios/issue_01_event_before_repair.txt")),
     ("issue_02_wrong_bit_rate", include_str!("scenarios/issue_02_wrong_bit_rate.txt")),
@@ -23,4 +23,11 @@ pub const ALL: [(&str, &str); 21] = [
     ("issue_12_filter_passes_nothing", include_str!("scenarios/issue_12_filter_passes_nothing.txt")),
     ("issue_12_only_init_is_answered", include_str!("scenarios/issue_12_only_init_is_answered.txt")),
     ("issue_12_port_closes_after_frames", include_str!("scenarios/issue_12_port_closes_after_frames.txt")),
+    ("event_before_status_is_cleared", include_str!("scenarios/event_before_status_is_cleared.txt")),
+    ("start_again_is_given_up", include_str!("scenarios/start_again_is_given_up.txt")),
+    ("status_answers_differ", include_str!("scenarios/status_answers_differ.txt")),
+    ("second_status_answer_is_evidence", include_str!("scenarios/second_status_answer_is_evidence.txt")),
+    ("unknown_status_is_no_doubt", include_str!("scenarios/unknown_status_is_no_doubt.txt")),
+    ("frame_settles_unchecked_start", include_str!("scenarios/frame_settles_unchecked_start.txt")),
+    ("stopped_after_unanswered_start", include_str!("scenarios/stopped_after_unanswered_start.txt")),
 ];

@@ -86,7 +86,12 @@ fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
 
 fn describe(options: &ListenOptions, known: &Bus, status: Status) -> String {
     let mut parts = controller_state(options, known);
-    if status.stopped {
+    if known.answers_differ() {
+        let guesses = guesses(options, known, &[]);
+        let differ =
+            "the answers to STATUS differ: another program stopped or started the bus, or the gateway has restarted";
+        parts.insert(0, format!("{differ}; perhaps {guesses}"));
+    } else if status.stopped {
         let why = if known.has_run() { stopped(known) } else { "START was sent several times and not answered" };
         parts.insert(0, format!("the controller is stopped: {why}; run can-listen again to start it"));
     }

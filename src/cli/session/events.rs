@@ -158,7 +158,10 @@ impl Session<'_> {
         }
         match failure.cause {
             Cause::Refused(_) => self.known.on_start_refused(now),
-            Cause::InDoubt(_) if !self.known.has_frames() => self.known.on_doubt(now),
+            // A check that the shutdown has cut short says nothing against a frame.
+            Cause::InDoubt(_) if self.stage == Stage::Streaming || !self.known.has_frames() => {
+                self.known.on_doubt(now);
+            }
             _ => {}
         }
         if self.known.has_frames() && !is_refused {

@@ -83,7 +83,7 @@ impl Figures {
         self.malformed += malformed + frames.saturating_sub(read.frames);
         // An answer to a STOP that overtook a STATUS cannot be told from one to that.
         let window = view.options.answer_window();
-        let asked = view.group(Verb::Status).and_then(|group| group.last_left);
+        let asked = view.group(Verb::Status).filter(|group| group.left > 0).map(|group| group.last);
         let asked = asked.is_some_and(|sent| sent + 2 * window + view.stalled(sent, view.now) >= view.now);
         let is_refusal = only_replies && view.last_lines.iter().any(|line| matches!(line, Line::Refused(_) | Line::Ok));
         let uncertain = answers_status && only_replies || only_status || asked && is_refusal;

@@ -2,7 +2,7 @@
 
 use super::view::View;
 use super::{Area, Findings};
-use crate::simulation::log::{Fact, MILLISECOND, Truth, Verb};
+use crate::simulation::log::{Fact, MILLISECOND, Truth};
 use crate::simulation::plan::Item;
 use crate::simulation::sentences::{Sentence, recognise};
 
@@ -62,11 +62,7 @@ fn causes(view: &View<'_>) -> Vec<Cause> {
     let errors =
         [(truth.send_fails, Cause::Local), (truth.firewall, Cause::Firewall), (truth.port_closed, Cause::PortClosed)];
     let errors = errors.into_iter().filter_map(|(is_so, cause)| is_so.then_some(cause));
-    // What cannot be sent keeps no frame away; an answer that was read explains the silence.
-    let is_answered =
-        view.group(Verb::Status).is_some_and(|query| query.answered > view.silent_since().map(|(at, _)| at));
-    let cause = cause(&Truth { send_fails: truth.send_fails && !is_answered, ..*truth }, view);
-    errors.chain([cause]).collect()
+    errors.chain([cause(truth, view)]).collect()
 }
 
 fn cause(truth: &Truth, view: &View<'_>) -> Cause {
@@ -123,7 +119,13 @@ impl Guesses {
         // Of these, the answer to STATUS says nothing, or more than the truth of this moment.
         let is_vague = contains(&["bus off", "warning level", "data overrun", "may not know STATUS; perhaps"]);
         let is_unanswered = contains(&["no answer to STATUS"]);
+        // Another program changed a filter that was to pass everything.
+        let passes_all = |kind| Self::passes_all(view, kind);
+        let is_foreign = passes_all("STD") && passes_all("EXT") && contains(&["another listener"]);
         let fits = causes.iter().any(|cause| {
+            if let (Cause::Filtered(_), true) = (cause, is_foreign) {
+                return true;
+            }
             let accepted = ACCEPTED.iter().find(|(known, _)| known == cause).map(|(_, texts)| *texts);
             accepted.is_none_or(contains)
         });
@@ -155,24 +157,27 @@ impl Guesses {
         }
     }
 
-    fn check_typed(view: &View<'_>, line: &str, found: &mut Findings) {
-        let now = view.now;
-        let options = &view.options;
-        let passes_all = |kind: &str| {
-            options.filters.iter().any(|filter| {
+    /// Whether the filters pass all identifiers of this kind.
+    fn passes_all(view: &View<'_>, kind: &str) -> bool {
+        let filters = &view.options.filters;
+        filters.is_empty() && kind == "STD"
+            || filters.iter().any(|filter| {
                 let mut parts = filter.split(':');
                 parts.next() == Some(kind) && parts.nth(1).is_some_and(|mask| mask.chars().all(|digit| digit == '0'))
             })
-        };
-        let standard = options.filters.is_empty() || passes_all("STD");
+    }
+
+    fn check_typed(view: &View<'_>, line: &str, found: &mut Findings) {
+        let now = view.now;
+        let options = &view.options;
         found.check(
-            !(line.contains("--filter EXT:0:0") && passes_all("EXT")),
+            !(line.contains("--filter EXT:0:0") && Self::passes_all(view, "EXT")),
             now,
             "22 a filter is advised that is given",
             || line.to_owned(),
         );
         found.check(
-            !(line.contains("--filter STD:0:0") && standard),
+            !(line.contains("--filter STD:0:0") && Self::passes_all(view, "STD")),
             now,
             "22 a filter is advised that is given",
             || line.to_owned(),
@@ -206,7 +211,10 @@ impl Area for Guesses {
             }
             Fact::Sent(index) if !view.log.transmissions[*index].left => self.causes.push(Cause::Local),
             Fact::Said(..) | Fact::Truth(_) => {
-                for cause in causes(view) {
+                // STATUS arrived. Its answer explains the silence as it was then, if the network lets it through.
+                let asked = Truth { send_fails: false, muted: false, ..view.truth };
+                let asked = matches!(fact, Fact::Truth(_)).then(|| cause(&asked, view));
+                for cause in causes(view).into_iter().chain(asked) {
                     if !self.causes.contains(&cause) && view.start_left.is_some() {
                         self.causes.push(cause);
                     }

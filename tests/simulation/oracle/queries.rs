@@ -169,6 +169,10 @@ impl Area for Queries {
         if line.contains("no answer to STATUS") {
             self.on_no_answer(view, line, found);
         }
+        if line.contains("answers to STATUS differ") {
+            let differ = view.disputed.is_some_and(|read| Some(read) > view.silent_since().map(|(arrived, _)| arrived));
+            found.check(differ, view.now, "10 the answers to STATUS differ, but they do not", || line.to_owned());
+        }
         if line.contains("answers STATUS with") {
             Self::on_refused(view, line, found);
         }

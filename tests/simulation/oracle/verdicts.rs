@@ -118,11 +118,18 @@ impl Verdicts {
             && !line.starts_with("exited")
             && view.start_left.is_some()
         {
-            // An answer must settle before it is believed.
-            let settled =
-                view.end_asked().map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
-            let is_fresh = evidence.is_some_and(|at| now < at + FRESH - SLACK && at <= settled);
-            let doubted = doubted.max(view.own_refusal_of_status).max(view.disputed);
+            // An answer must settle before it is believed, and none is once STOP is tried.
+            let ends = view.end_asked().into_iter().chain(view.stop_tried).min();
+            let settled = ends.map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
+            let is_fresh = evidence.is_some_and(|at| now < view.before_stall(at) + FRESH - SLACK && at <= settled);
+            // The explanation may be another one than that STATUS was not answered.
+            let unanswered =
+                view.group(Verb::Status).filter(|query| query.answered.is_none() && query.unknown.is_empty());
+            let unanswered = unanswered
+                .and_then(|query| query.last_left)
+                .map(|sent| sent + view.options.answer_window())
+                .filter(|&over| over <= now);
+            let doubted = doubted.max(unanswered).max(view.own_refusal_of_status).max(view.disputed);
             let sure = is_newest && is_fresh && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
             let stopped = view.status.as_ref().filter(|status| status.stopped()).map(|status| status.read);

@@ -189,7 +189,7 @@ pub struct View<'a> {
     pub running_status: Option<Time>,
     /// The same from an answer that was overtaken by a newer one.
     pub maybe_running: Option<Time>,
-    /// When the latest of several answers to one STATUS was read that differ: their order is not known.
+    /// When the latest of several answers to one STATUS was read that differ: their order cannot be told.
     pub disputed: Option<Time>,
     /// What the events and flags say: bus off, error warning. RESET leaves it open.
     pub bus_off: Option<Time>,
@@ -525,9 +525,11 @@ impl<'a> View<'a> {
                     group.answered.get_or_insert(now);
                     group.refusals.push(text.clone());
                     // A frame since the question is newer.
+                    let mut sent = group.transmissions.iter().map(|&index| &self.log.transmissions[index]);
+                    let first_left = sent.find(|sent| sent.left).map(|sent| sent.at);
                     let is_newest = group.refusals.len() == 1
                         && !group.has_status
-                        && self.frame.is_none_or(|frame| frame.read < group.first);
+                        && self.frame.is_none_or(|frame| Some(frame.read) < first_left);
                     if group.verb == Verb::Status && self.start_left.is_some() && is_newest {
                         self.own_refusal_of_status = Some(now);
                     }
@@ -538,7 +540,9 @@ impl<'a> View<'a> {
                     group.has_status = true;
                     group.ran |= flags[4] != b'I';
                     group.stood |= flags[4] == b'I';
-                    if group.ran && group.stood {
+                    // So can the order of an answer and a frame.
+                    let ran = group.ran || self.frame.is_some_and(|frame| frame.read >= group.first);
+                    if ran && group.stood {
                         self.disputed = Some(now);
                     }
                     group.answered.get_or_insert(now);
@@ -585,7 +589,10 @@ impl<'a> View<'a> {
                     answers.and_then(|index| self.groups.iter().find(|group| group.transmissions.contains(&index)));
                 let asked = asked.map(|group| group.first);
                 let newer = |event: &Time| Some(*event) >= asked;
-                self.sick = (flags[0] == b'B' || flags[1] == b'E').then_some(now);
+                // Of several answers, and of an answer and an event, either may be the newer one.
+                let is_sick = self.answers.iter().all(|status| status.flags[0] == b'B' || status.flags[1] == b'E');
+                let is_first = self.answers.len() == 1 || self.flags_cleared < asked;
+                self.sick = (is_sick && is_first).then_some(now);
                 self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
                 self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
                 self.status = Some(status);
@@ -593,9 +600,10 @@ impl<'a> View<'a> {
             Line::Status(..) => {}
             Line::Reply(text) => {
                 // Whatever it answers: it cannot be told.
-                let window = self.options.answer_window() + self.stalled(now.saturating_sub(60 * SECOND), now);
-                let is_open = |group: &&mut Group| group.last_left.is_some_and(|sent| now <= sent + window);
-                if let Some(group) = self.groups.last_mut().filter(|group| group.verb == Verb::Status).filter(is_open) {
+                let window = self.options.answer_window() + MILLISECOND;
+                let last_left = self.groups.last().and_then(|group| group.last_left);
+                let is_open = last_left.is_some_and(|sent| now <= sent + window + self.stalled(sent, now));
+                if let Some(group) = self.groups.last_mut().filter(|group| is_open && group.verb == Verb::Status) {
                     group.unknown.push(text.clone());
                 }
             }
