@@ -62,8 +62,8 @@ for name; do
         echo "$name: does not build or run"
         not_found=1
     else
-        awk -F'\t' '
-            NR == FNR { base[$1] = $2; next }
+        awk -F'\t' -v name="$name" '
+            FILENAME == ARGV[1] { base[$1] = $2; next }
             !($1 in base) || $2 > 3 * base[$1] + 10 {
                 if (!count++ || $3 < first) first = $3
                 lines = lines sprintf("    %6d sessions, first in %5d: %s\n", $2, $3, $1)
@@ -71,7 +71,7 @@ for name; do
             END {
                 printf "%s: %s\n%s", name, count ? "found in session " first : "NOT FOUND", lines
                 exit !count
-            }' name="$name" "$temporary/base" "$temporary/broken" || not_found=1
+            }' "$temporary/base" "$temporary/broken" || not_found=1
     fi
     git -C "$tree" checkout --quiet -- .
 done
