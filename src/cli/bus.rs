@@ -129,16 +129,18 @@ impl Bus {
             return;
         }
         let (runs_since, stopped_since) = (self.runs >= self.asked_at, self.stopped >= self.asked_at);
-        if !mem::replace(&mut self.is_answered, true) && self.last_frame < self.asked_at {
+        if self.last_frame < self.asked_at {
             let health = match status {
                 Status { bus_off: true, .. } => Health::BusOff,
                 Status { error_warning: true, .. } => Health::Warning,
                 _ => Health::Good,
             };
+            let is_first = !mem::replace(&mut self.is_answered, true);
             self.health = match self.event {
-                Some((read, _)) if read > at => self.health,
-                // It may be the newer one.
+                Some((read, _)) if read > at || !is_first => self.health,
+                // Either may be the newer one.
                 Some((_, event)) => health.max(event),
+                None if !is_first => health.max(self.health),
                 None => health,
             };
         }

@@ -593,7 +593,9 @@ impl<'a> View<'a> {
                 let is_sick = self.answers.iter().all(|status| status.flags[0] == b'B' || status.flags[1] == b'E');
                 let is_first = self.answers.len() == 1 || self.flags_cleared < asked;
                 self.sick = (is_sick && is_first).then_some(now);
-                self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
+                // Nor does it say anything after a frame.
+                let is_current = self.frame.map(|frame| frame.read) < asked;
+                self.bus_off = if flags[0] == b'B' && is_current { Some(now) } else { self.bus_off.filter(newer) };
                 self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
                 self.status = Some(status);
             }
