@@ -84,8 +84,7 @@ impl Bus {
     }
 
     /// The gateway refused `START`, and `STATUS` says that the controller is stopped.
-    pub fn on_start_refused(&mut self, at: Instant) {
-        (self.may_not_run, self.stopped) = (Some(at), Some(at));
+    pub fn on_start_refused(&mut self) {
         if !self.has_run() {
             self.end = End::NotStarted;
         }
@@ -180,6 +179,11 @@ impl Bus {
     /// Whether a frame of this session has come.
     pub fn has_frames(&self) -> bool {
         self.last_frame.is_some()
+    }
+
+    /// Whether one has come since the latest `STATUS` was first sent.
+    pub fn has_frame_since_asked(&self) -> bool {
+        self.last_frame > self.asked_at
     }
 
     /// Whether it has run in this session, for all that is known.

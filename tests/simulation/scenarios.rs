@@ -1,7 +1,7 @@
 //! Scenarios that once failed, shortened.
 
 /// Each with its name.
-pub const ALL: [(&str, &str); 28] = [
+pub const ALL: [(&str, &str); 30] = [
     ("issue_01_empty_datagram_before_repair", include_str!("scenarios/issue_01_empty_datagram_before_repair.txt")),
     ("issue_01_event_before_repair", include_str!("scenarios/issue_01_event_before_repair.txt")),
     ("issue_02_wrong_bit_rate", include_str!("scenarios/issue_02_wrong_bit_rate.txt")),
@@ -30,4 +30,6 @@ pub const ALL: [(&str, &str); 28] = [
     ("unknown_status_is_no_doubt", include_str!("scenarios/unknown_status_is_no_doubt.txt")),
     ("frame_settles_unchecked_start", include_str!("scenarios/frame_settles_unchecked_start.txt")),
     ("stopped_after_unanswered_start", include_str!("scenarios/stopped_after_unanswered_start.txt")),
+    ("start_check_answers_differ", include_str!("scenarios/start_check_answers_differ.txt")),
+    ("frame_during_start_check", include_str!("scenarios/frame_during_start_check.txt")),
 ];

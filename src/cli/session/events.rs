@@ -143,8 +143,14 @@ impl Session<'_> {
     }
 
     /// A `START` or `STOP` has failed after the stream has begun.
-    pub(super) fn on_failure(&mut self, failure: Failure) {
+    pub(super) fn on_failure(&mut self, mut failure: Failure) {
         let now = self.bus.read_up_to();
+        match failure.cause {
+            Cause::Refused(text) if failure.command.verb == Verb::Start && self.known.answers_differ() => {
+                failure.cause = Cause::InDoubt(text);
+            }
+            cause => failure.cause = cause,
+        }
         let is_refused = matches!(failure.cause, Cause::Refused(_));
         let message = advice::failure(&failure);
         if failure.command.verb == Verb::Stop {
@@ -157,11 +163,10 @@ impl Session<'_> {
             return self.drain();
         }
         match failure.cause {
-            Cause::Refused(_) => self.known.on_start_refused(now),
+            Cause::Refused(_) => self.known.on_start_refused(),
             // A check that the shutdown has cut short says nothing against a frame.
-            Cause::InDoubt(_) if self.stage == Stage::Streaming || !self.known.has_frames() => {
-                self.known.on_doubt(now);
-            }
+            Cause::InDoubt(_) if self.stage != Stage::Streaming && self.known.has_frames() => {}
+            Cause::InDoubt(_) if !self.known.has_frame_since_asked() => self.known.on_doubt(now),
             _ => {}
         }
         if self.known.has_frames() && !is_refused {
