@@ -136,10 +136,10 @@ impl Bus {
             };
             let is_first = !mem::replace(&mut self.is_answered, true);
             self.health = match self.event {
-                Some((read, _)) if read > at || !is_first => self.health,
+                Some((read, _)) if read > at => self.health,
                 // Either may be the newer one.
+                _ if !is_first => health.max(self.health),
                 Some((_, event)) => health.max(event),
-                None if !is_first => health.max(self.health),
                 None => health,
             };
         }
