@@ -9,7 +9,7 @@ use crate::cli::options::ListenOptions;
 use crate::format::frame::{Frame, FrameKind, Id};
 use crate::format::{Encoder, Format, InfluxWriter, Notice, write_candump};
 use crate::gateway::command::{BitRate, Channel, Command, Filter, Verb};
-use crate::gateway::reply::{Line, Reply, lines, replies};
+use crate::gateway::reply::{Line, lines, replies};
 use clap::Parser;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -310,13 +310,13 @@ proptest! {
         let mut answers = 0;
         for &line in &found {
             match Line::classify(line) {
-                Line::Reply(Reply::Ok) => answers += 1,
-                Line::Reply(Reply::Refused(tokens)) => {
+                Line::Ok => answers += 1,
+                Line::Refused(tokens) => {
                     answers += 1;
                     prop_assert_eq!(tokens, line);
                 }
                 // Such a line is not among the samples.
-                Line::Reply(Reply::Status(_)) => prop_assert!(false),
+                Line::Status(_) => prop_assert!(false),
                 Line::Frame(same) | Line::Event(same) | Line::Unknown(same) => prop_assert_eq!(same, line),
             }
         }
@@ -343,7 +343,7 @@ proptest! {
     /// and 97 in InfluxDB's with this device (if it begins with `M 1 N`). The shortest event, `E 1 x`, is 5 and becomes 67.
     #[test]
     fn decoded_output_is_bounded_and_accounts_for_each_line(datagram in datagram()) {
-        let quiet = replies(&datagram).filter(|&reply| reply == Reply::Ok).count();
+        let quiet = replies(&datagram).filter(|&reply| reply == Line::Ok).count();
         let lines = lines(&datagram).count();
         for (format, longest, read) in [
             (Format::Candump, 37, read_candump as fn(&str) -> Option<(u128, Known)>),
@@ -433,7 +433,7 @@ proptest! {
         });
         let line = cased.collect::<String>().replace(' ', &gap);
         let datagram = format!("{around}{line}{around}");
-        let expected = if reply == "R ok" { Reply::Ok } else { Reply::Refused(line.as_bytes()) };
+        let expected = if reply == "R ok" { Line::Ok } else { Line::Refused(line.as_bytes()) };
         prop_assert_eq!(replies(datagram.as_bytes()).collect::<Vec<_>>(), [expected]);
     }
 

@@ -3,7 +3,7 @@
 pub(crate) const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
 /// The value of a hexadecimal digit.
-pub(crate) fn hex_digit(digit: u8) -> Option<u8> {
+fn hex_digit(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'A'..=b'F' => Some(digit - b'A' + 10),

@@ -109,7 +109,12 @@ fn parse(text: &str, usage: &'static str) -> Result<Address, &'static str> {
     }
     // The system would read 10.8.0 as 10.8.0.0, and 010 as 8.
     if host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.parse::<Ipv4Addr>().is_err() {
-        return Err("an IPv4 address is four numbers from 0 to 255, without leading zeros");
+        let is_address = host.contains('.');
+        return Err(if is_address {
+            "an IPv4 address is four numbers from 0 to 255, without leading zeros"
+        } else {
+            usage
+        });
     }
     // The parser of numbers accepts a sign.
     let number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?;

@@ -3,9 +3,9 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::format::event::StateChange;
-use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Outcome};
+use crate::format::controller::StateChange;
+use crate::gateway::Outcome;
+use crate::gateway::reply::{Status, is_reply};
 
 /// How old the latest sign of a running bus may be for the sentence that it still runs.
 const MAX_SIGN_AGE: Duration = Duration::from_secs(5);
@@ -17,10 +17,10 @@ const MAX_REPAIRS: u32 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Bus {
     /// When `START` first left, and when it left last.
-    first_start: Option<Instant>,
+    pub first_start: Option<Instant>,
     last_start: Option<Instant>,
     /// How many times it left again.
-    repairs: u32,
+    pub repairs: u32,
     last_frame: Option<Instant>,
     /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
     runs: Option<Instant>,
@@ -28,15 +28,13 @@ pub(crate) struct Bus {
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
-    /// Answers to `STATUS` can come.
-    pub status_was_sent: bool,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
     is_answered: bool,
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events.
-    health: Health,
+    pub health: Health,
     /// The latest event since the latest `STATUS` was sent: when it was read, and the state that such events alone lead to.
     event: Option<(Instant, Health)>,
     end: End,
@@ -68,14 +66,6 @@ enum End {
     NotStarted,
     /// It confirmed `STOP`.
     Halted,
-}
-
-/// What follows from the answer to a `STATUS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remedy {
-    /// `START` did not start the bus: send it again.
-    StartAgain,
-    Explain,
 }
 
 impl Bus {
@@ -129,7 +119,6 @@ impl Bus {
 
     /// A `STATUS` has left.
     pub fn on_status_sent(&mut self, at: Instant) {
-        self.status_was_sent = true;
         self.asked_at.get_or_insert(at);
     }
 
@@ -139,15 +128,17 @@ impl Bus {
             return;
         }
         let (runs_since, stopped_since) = (self.runs >= self.asked_at, self.stopped >= self.asked_at);
-        if !mem::replace(&mut self.is_answered, true) && self.last_frame < self.asked_at {
+        if self.last_frame < self.asked_at {
             let health = match status {
                 Status { bus_off: true, .. } => Health::BusOff,
                 Status { error_warning: true, .. } => Health::Warning,
                 _ => Health::Good,
             };
+            let is_first = !mem::replace(&mut self.is_answered, true);
             self.health = match self.event {
                 Some((read, _)) if read > at => self.health,
-                // It may be the newer one.
+                // Either may be the newer one.
+                _ if !is_first => health.max(self.health),
                 Some((_, event)) => health.max(event),
                 None => health,
             };
@@ -161,19 +152,12 @@ impl Bus {
         }
     }
 
-    /// The latest `STATUS` has ended. Returns what follows.
-    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) -> Remedy {
+    /// The latest `STATUS` has ended.
+    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
-        match self.status() {
-            Some(status) if status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS => Remedy::StartAgain,
-            Some(_) => Remedy::Explain,
-            None => {
-                // An answer of unknown form says nothing.
-                if self.unknown_answer().is_none() {
-                    self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
-                }
-                Remedy::Explain
-            }
+        // An answer of unknown form says nothing.
+        if self.status().is_none() && self.unknown_answer().is_none() {
+            self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
         }
     }
 
@@ -190,11 +174,6 @@ impl Bus {
     /// The gateway confirmed `STOP`.
     pub fn on_halted(&mut self) {
         self.end = End::Halted;
-    }
-
-    /// Whether `START` left more than once: a failure of the latest ends nothing.
-    pub fn is_repaired(&self) -> bool {
-        self.repairs > 0
     }
 
     /// Whether a frame of this session has come.
@@ -217,10 +196,6 @@ impl Bus {
         self.last_frame.or(self.first_start)
     }
 
-    pub fn health(&self) -> Health {
-        self.health
-    }
-
     /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
     pub fn outcome(&self) -> Option<&Outcome> {
         let query = self.query.as_ref()?;
@@ -231,7 +206,7 @@ impl Bus {
     /// The controller's state in that answer.
     pub fn status(&self) -> Option<Status> {
         match self.outcome()? {
-            Outcome::Answered(Answer::Status(status)) => Some(*status),
+            Outcome::Status(status) => Some(*status),
             _ => None,
         }
     }
@@ -244,8 +219,8 @@ impl Bus {
     /// That answer, if it is a reply of unknown form.
     pub fn unknown_answer(&self) -> Option<&str> {
         match self.outcome()? {
-            Outcome::Answered(Answer::Ok) => Some("R ok"),
-            Outcome::NoReply(Some(text)) => Some(text.as_str()).filter(|text| text.starts_with(['R', 'r'])),
+            Outcome::Ok => Some("R ok"),
+            Outcome::NoReply(Some(text)) => is_reply(text).then_some(text.as_str()),
             _ => None,
         }
     }
@@ -258,8 +233,12 @@ impl Bus {
     /// Whether to ask again in one silence: the answer is none, a refusal, older than the last `START`, or `START` is still to
     /// be sent again.
     pub fn must_ask_again(&self) -> bool {
-        let is_unrepaired = |status: Status| status.stopped && !self.has_run() && self.repairs < MAX_REPAIRS;
-        self.status().is_none_or(is_unrepaired)
+        self.status().is_none() || self.must_start_again()
+    }
+
+    /// Whether `START` did not start the bus and is to be sent again.
+    pub fn must_start_again(&self) -> bool {
+        self.status().is_some_and(|status| status.stopped) && !self.has_run() && self.repairs < MAX_REPAIRS
     }
 
     /// Whether an answer to a `STATUS` that has ended says something new: there was none, or one because of which `START` is
@@ -267,24 +246,20 @@ impl Bus {
     pub fn takes_late_status(&self, late: Status) -> bool {
         match self.outcome() {
             Some(Outcome::NoReply(_)) => true,
-            Some(Outcome::Answered(Answer::Status(status))) => status.stopped && !late.stopped && !self.has_run(),
+            Some(Outcome::Status(status)) => status.stopped && !late.stopped && !self.has_run(),
             _ => false,
         }
     }
 
-    /// Whether a `can-stop` may be needed at the end of the session.
-    pub fn may_run(&self) -> bool {
-        self.end == End::Open && !self.is_reported_stopped()
-    }
-
-    /// What may be said of the bus at the end of the session.
-    pub fn conclusion(&self, now: Instant) -> String {
+    /// What may be said of the bus at the end of the session. Unless it is known to be stopped, the command line `can_stop`
+    /// stands alone on the last line.
+    pub fn conclusion(&self, now: Instant, can_stop: &str) -> String {
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        match (self.end, self.last_frame) {
-            (End::Halted, _) => "the bus is halted".to_owned(),
-            (End::NotStarted, _) => "the bus was not started".to_owned(),
+        let state = match (self.end, self.last_frame) {
+            (End::Halted, _) => return "the bus is halted".to_owned(),
+            (End::NotStarted, _) => return "the bus was not started".to_owned(),
             _ if self.is_reported_stopped() => {
-                format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64())
+                return format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64());
             }
             _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
                 let bus_off = if self.health == Health::BusOff { " (the controller is bus off)" } else { "" };
@@ -294,7 +269,8 @@ impl Bus {
                 format!("last frame {:.0} s ago; the bus may still run", since(self.last_frame).as_secs_f64())
             }
             (_, None) => "the bus may still run".to_owned(),
-        }
+        };
+        format!("{state}, stop it with:\n{can_stop}")
     }
 
     /// Whether the latest that is known is that the controller is stopped.

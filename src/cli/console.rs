@@ -5,9 +5,9 @@ use std::time::Instant;
 use crate::cli::limiter::Limiter;
 use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
-use crate::format::event::{ControllerEvent, StateChange};
-use crate::gateway::reply::{Line, Reply, Status, has_frame, is_of, lines};
-use crate::gateway::{Channel, Command, Verb};
+use crate::format::controller::{ControllerEvent, StateChange};
+use crate::gateway::reply::{Line, Status, has_frame, is_of, lines};
+use crate::gateway::{Channel, Verb};
 use crate::output::printer::Printer;
 use crate::text::escape_truncated;
 
@@ -17,7 +17,8 @@ pub(crate) struct Console<'a> {
     pub printer: Printer,
     limiter: Limiter,
     channel: Channel,
-    began: Instant,
+    /// `STATUS` has left, so answers to it can come.
+    pub status_was_sent: bool,
     /// What to report of the datagram that was read last.
     pending: Vec<Quote>,
 }
@@ -52,15 +53,20 @@ impl Content {
         }
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Reply(Reply::Status(status)) if status.channel == channel => {
+                Line::Status(status) if status.channel == channel => {
                     content.status = Some(status);
                     continue;
                 }
-                Line::Reply(Reply::Ok) => content.has_ok = true,
+                Line::Ok => content.has_ok = true,
                 Line::Frame(line) if is_of(line, channel) => content.event = None,
                 Line::Event(line) => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
-                    content.event = event.map(|event| event.change).or(content.event);
+                    content.event = match (content.event, event.map(|event| event.change)) {
+                        // It says nothing, or less.
+                        (event, None | Some(StateChange::Other)) => event,
+                        (event @ Some(StateChange::BusOff), Some(StateChange::ErrorWarningSet)) => event,
+                        (_, change) => change,
+                    };
                 }
                 _ => {}
             }
@@ -72,23 +78,15 @@ impl Content {
 }
 
 impl<'a> Console<'a> {
-    pub fn new(messages: &'a Messages, printer: Printer, channel: Channel, began: Instant) -> Console<'a> {
-        Console { messages, printer, limiter: Limiter::default(), channel, began, pending: Vec::new() }
+    pub fn new(messages: &'a Messages, printer: Printer, channel: Channel) -> Console<'a> {
+        Console { messages, printer, limiter: Limiter::default(), channel, status_was_sent: false, pending: Vec::new() }
     }
 
     /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
-    /// printed, nor is a late one if `status_was_sent`; a refusal is not reported while it `may_be_ours`.
-    /// [`Console::report`] must follow.
-    pub fn print(
-        &mut self,
-        datagram: &[u8],
-        answered: Option<Command>,
-        status_was_sent: bool,
-        may_be_ours: bool,
-    ) -> Content {
+    /// printed, nor is a late one; a refusal is not reported while it `may_be_ours`. [`Console::report`] must follow.
+    pub fn print(&mut self, datagram: &[u8], answered: Option<Verb>, may_be_ours: bool) -> Content {
         let content = Content::of(datagram, self.channel);
-        let answers_status = answered.is_some_and(|command| command.verb == Verb::Status);
-        if answers_status || content.is_status && status_was_sent {
+        if answered == Some(Verb::Status) || content.is_status && self.status_was_sent {
             return content;
         }
         let pending = &mut self.pending;
@@ -126,13 +124,8 @@ impl<'a> Console<'a> {
                 self.messages.warn(format_args!("messages of the gateway not shown: {suppressed}"));
             }
             let message = format_args!("{prefix}{text}");
-            if is_debug { self.debug(now, message) } else { self.messages.warn(message) }
+            if is_debug { self.messages.debug(now, message) } else { self.messages.warn(message) }
         }
-    }
-
-    /// Prints a step and its time, under `--verbose`.
-    pub fn debug(&self, now: Instant, message: impl std::fmt::Display) {
-        self.messages.debug(now.saturating_duration_since(self.began), message);
     }
 
     /// Messages that did not go to stderr.

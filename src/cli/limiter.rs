@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::controller::{ControllerEvent, StateChange};
 
 /// How long an allowance lasts.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ const MAX_OTHERS: u64 = 45;
 pub(crate) struct Limiter {
     /// The window begins with a line, so that the first line after a quiet time is shown.
     window_ends_at: Option<Instant>,
-    /// How often each line was shown in the window. Events that the protocol names count by their kind, without a text.
+    /// How often each line was shown in the window. Events that the protocol names count by their kind and CAN port.
     shown: HashMap<(StateChange, String), u64>,
     /// How many lines were not shown in all, and of them in this window.
     pub suppressed: u64,
@@ -39,8 +39,11 @@ impl Limiter {
             // The first line of a window is always shown.
             unreported = mem::take(&mut self.unreported);
         }
-        let change = ControllerEvent::parse(text.as_bytes()).map_or(StateChange::Other, |event| event.change);
-        let key = (change, if change == StateChange::Other { text.to_owned() } else { String::new() });
+        let key = match ControllerEvent::parse(text.as_bytes()) {
+            Some(event) if event.change != StateChange::Other => (event.change, event.channel.to_string()),
+            _ => (StateChange::Other, text.to_owned()),
+        };
+        let change = key.0;
         let of_its_kind: u64 = self.shown.iter().filter(|(key, _)| key.0 == change).map(|(_, shown)| shown).sum();
         if of_its_kind >= MAX_OTHERS || self.shown.get(&key).is_some_and(|&shown| shown >= MAX_SAME) {
             self.suppressed += 1;

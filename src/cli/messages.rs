@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 
-use crate::output::stdout::write_patiently;
+use crate::output::stdout::write_when_possible;
 
 /// How many lines can wait.
 const CAPACITY: usize = 1000;
@@ -43,11 +43,12 @@ pub(crate) struct Messages {
     program: &'static str,
     pub verbosity: Verbosity,
     pub sink: Arc<dyn Sink>,
+    began: Instant,
 }
 
 impl Messages {
-    pub fn new(program: &'static str, verbosity: Verbosity, sink: Arc<dyn Sink>) -> Messages {
-        Messages { program, verbosity, sink }
+    pub fn new(program: &'static str, verbosity: Verbosity, sink: Arc<dyn Sink>, began: Instant) -> Messages {
+        Messages { program, verbosity, sink, began }
     }
 
     /// Messages on stderr.
@@ -61,17 +62,18 @@ impl Messages {
         let unwritten = Arc::clone(&lost);
         thread::Builder::new().name("stderr".to_owned()).spawn(move || {
             for (line, _on_written) in receiver {
-                if write_patiently(&mut io::stderr(), line.as_bytes()).is_err() {
+                if write_when_possible(&mut io::stderr(), line.as_bytes()).is_err() {
                     unwritten.fetch_add(1, Relaxed);
                 }
             }
         })?;
-        Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost })))
+        Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost }), Instant::now()))
     }
 
     /// Prints a step and its time, under `--verbose`.
-    pub fn debug(&self, since_start: Duration, message: impl Display) {
+    pub fn debug(&self, now: Instant, message: impl Display) {
         if self.verbosity == Verbosity::Verbose {
+            let since_start = now.saturating_duration_since(self.began);
             self.warn(format_args!("{:.3} s: {message}", since_start.as_secs_f64()));
         }
     }

@@ -26,10 +26,8 @@ pub(crate) struct Report {
     pub handshake_frames: u64,
     /// The time of the stream, without the shutdown.
     pub duration: Duration,
-    /// What is known of the bus.
+    /// What is known of the bus, and how to stop it unless it is known to be stopped.
     pub bus: String,
-    /// The command line that stops the bus, unless it is known to be stopped.
-    pub can_stop: Option<String>,
 }
 
 /// Ends a session: waits until everything is written, prints the report, waits until a regular file is stored. Failures come
@@ -83,7 +81,7 @@ impl Report {
         self.drops.count + overflowed + malformed_lines + unwritten + self.messages_not_shown > 0
     }
 
-    /// One fact each; with a command line that stands alone on the last line.
+    /// One fact each.
     fn lines(&self) -> Vec<String> {
         let Stats { datagrams, bytes, frames, overflowed, malformed_lines, .. } = self.stats;
         let frames = frames.map(|frames| plural(frames, "frame") + ", ").unwrap_or_default();
@@ -109,10 +107,7 @@ impl Report {
                 lines.push(format!("{qualifier}{} {fate}", plural(count, what)));
             }
         }
-        lines.push(match &self.can_stop {
-            Some(command_line) => format!("{}, stop it with:\n{command_line}", self.bus),
-            None => self.bus.clone(),
-        });
+        lines.push(self.bus.clone());
         lines
     }
 

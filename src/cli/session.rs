@@ -2,7 +2,6 @@
 //! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; what follows from each event is in
 //! `events`.
 
-use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,19 +12,19 @@ use anyhow::{Error, anyhow};
 use crate::cli::advice;
 use crate::cli::bus::Bus;
 use crate::cli::console::Console;
-use crate::cli::losses::Losses;
-use crate::cli::messages::Exit;
+use crate::cli::losses::Tally;
+use crate::cli::messages::{Exit, Messages};
 use crate::cli::options::ListenOptions;
 use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
-use crate::gateway::{Connection, Event, Takeover};
+use crate::gateway::{Connection, Drops, Event, Takeover};
 use crate::output::spool::Output;
 
 mod events;
 
-/// How often the terminal is checked, where that is needed, and how often losses are looked for while data comes.
+/// How often the terminal is checked, where that is needed, and losses are looked for while data comes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
@@ -34,23 +33,24 @@ pub(crate) struct Session<'a> {
     /// Further addresses of the gateway's name.
     others: Vec<SocketAddr>,
     bus: Connection,
+    messages: &'a Messages,
     console: Console<'a>,
     output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
     stage: Stage,
     known: Bus,
     silence: Silence,
-    losses: Losses,
-    /// When `START` left, and when the shutdown began.
-    started: Option<Instant>,
+    /// What the kernel had dropped when `START` left. That is no loss; where it is unknown, it is counted.
+    dropped_before: u64,
+    dropped: Tally,
+    overflowed: Tally,
+    network_errors: Tally,
+    /// When the shutdown began.
     ended: Option<Instant>,
-    next_terminal_check: Instant,
     next_check: Instant,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
     deletion_is_reported: bool,
-    network_errors: u64,
-    last_network_message: Option<Instant>,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
 }
@@ -76,25 +76,24 @@ impl<'a> Session<'a> {
         output: Arc<dyn Output>,
         shutdown: Arc<Shutdown>,
     ) -> Session<'a> {
-        let now = bus.now();
         Session {
             options,
             others,
+            messages: console.messages,
             console,
             output,
             shutdown,
             stage: Stage::Starting,
             known: Bus::default(),
             silence: Silence::new(options.status_after, options.idle_timeout),
-            losses: Losses::new(bus.receive_buffer()),
-            started: None,
+            dropped_before: 0,
+            dropped: Tally::default(),
+            overflowed: Tally::default(),
+            network_errors: Tally::default(),
             ended: None,
-            next_terminal_check: now,
-            next_check: now,
+            next_check: bus.now(),
             late_status: None,
             deletion_is_reported: false,
-            network_errors: 0,
-            last_network_message: None,
             failures: Vec::new(),
             bus,
         }
@@ -115,19 +114,19 @@ impl<'a> Session<'a> {
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
-                    let content = self.console.print(datagram, None, self.known.status_was_sent, may_be_ours);
+                    let content = self.console.print(datagram, None, may_be_ours);
                     self.on_content(in_flight, &content);
                 }
                 Event::Answer { command, datagram } => {
-                    let content = self.console.print(datagram, Some(command), true, true);
+                    let content = self.console.print(datagram, Some(command.verb), true);
                     self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
                 Event::InitRefused { text, was_running } => {
                     let was = if was_running { "was already" } else { "may have been" };
                     let message = format_args!("the bus {was} running; restarting it with these settings");
-                    self.console.messages.info(message);
-                    self.console.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
+                    self.messages.info(message);
+                    self.messages.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) if self.stage == Stage::Starting => {
@@ -150,7 +149,7 @@ impl<'a> Session<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let terminal = self.shutdown.watches_terminal().then_some(self.next_terminal_check);
+        let terminal = self.shutdown.watches_terminal().then_some(self.next_check);
         let next = match self.stage {
             Stage::Starting => None,
             Stage::Streaming => {
@@ -176,15 +175,15 @@ impl<'a> Session<'a> {
     }
 
     fn begin_stream(&mut self, now: Instant) {
-        (self.stage, self.started, self.next_check) = (Stage::Streaming, Some(now), now + CHECK_INTERVAL);
+        (self.stage, self.next_check) = (Stage::Streaming, now + CHECK_INTERVAL);
         let drops = self.bus.check_drops();
         if drops.is_none() {
-            self.console.debug(now, "many sockets are open: what the kernel drops is counted at the end");
+            self.messages.debug(now, "many sockets are open: what the kernel drops is counted at the end");
         }
-        self.losses.begin(drops);
+        self.dropped_before = drops.map_or(0, |drops| drops.count);
         self.console.printer.begin();
         let gateway = self.bus.gateway();
-        self.console.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
+        self.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
     }
 
     /// Begins the shutdown, unless it has begun.
@@ -216,37 +215,31 @@ impl<'a> Session<'a> {
         }
         // Datagrams dropped from here on are not counted.
         let drops = self.bus.drops();
-        let drops = self.losses.since_start(drops);
-        let Console { messages, .. } = self.console;
-        let failures = mem::take(&mut self.failures);
-        report::end(&*Arc::clone(&self.output), messages, &Arc::clone(&self.shutdown), failures, |written| {
+        let drops = Drops { count: drops.count.saturating_sub(self.dropped_before), ..drops };
+        report::end(&*self.output, self.messages, &self.shutdown, self.failures, |written| {
             let now = self.bus.read_clock();
-            let started = self.started.unwrap_or(now);
             Report {
                 stats: self.console.printer.stats,
                 drops,
                 written,
                 messages_not_shown: self.console.not_shown(),
-                network_errors: self.network_errors,
+                network_errors: self.network_errors.total,
                 handshake_frames: self.bus.handshake_frames(),
-                duration: self.ended.unwrap_or(now) - started,
-                bus: self.known.conclusion(now),
-                can_stop: self.known.may_run().then(|| self.options.common.can_stop_command_line()),
+                duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
+                bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),
             }
         })
     }
 
     /// What a signal during the handshake leaves behind.
     fn quit_message(&self) -> String {
-        match (self.bus.has_sent(), self.bus.takeover()) {
-            (false, _) => "exited before anything was sent".to_owned(),
-            (_, takeover @ Takeover::Stopped { was_running: true }) => {
-                format!("exited during the handshake{}", advice::takeover(takeover))
-            }
-            _ => format!(
-                "exited during the handshake; the bus may be running, stop it with:\n{}",
-                self.options.common.can_stop_command_line()
-            ),
+        if !self.bus.has_sent {
+            return "exited before anything was sent".to_owned();
         }
+        let bus = match self.bus.takeover() {
+            takeover @ Takeover::Stopped { was_running: true } => advice::takeover(takeover),
+            _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
+        };
+        format!("exited during the handshake{bus}")
     }
 }

@@ -47,7 +47,10 @@ impl Shutdown {
     ///
     /// The system's, or that a handler is installed already.
     pub fn handle_signals(self: &Arc<Self>, messages: &Messages, can_stop: String) -> Result<(), ctrlc::Error> {
-        self.survives_terminal.store(hangup_is_ignored() && has_terminal() == Some(true), Relaxed);
+        // The bit of SIGHUP, signal 1, in the mask of ignored signals (proc(5)).
+        let ignored = proc::number("/proc/self/status", "SigIgn:", 0, 16);
+        let hangup_is_ignored = ignored.is_some_and(|signals| signals & 1 == 1);
+        self.survives_terminal.store(hangup_is_ignored && has_terminal() == Some(true), Relaxed);
         let (shutdown, messages) = (Arc::clone(self), messages.clone());
         let mut last: Option<Instant> = None;
         ctrlc::set_handler(move || {
@@ -124,11 +127,6 @@ pub(crate) fn stdout_was_closed() -> bool {
     let is_null_device = fs::metadata("/proc/self/fd/1").is_ok_and(|metadata| metadata.rdev() == NULL_DEVICE);
     let flags = proc::number("/proc/self/fdinfo/1", "flags:", 0, 8);
     is_null_device && flags.is_some_and(|flags| flags & ACCESS_MODE == READ_WRITE)
-}
-
-/// The bit of SIGHUP, signal 1, in the mask of ignored signals (proc(5)).
-fn hangup_is_ignored() -> bool {
-    proc::number("/proc/self/status", "SigIgn:", 0, 16).is_some_and(|signals| signals & 1 == 1)
 }
 
 /// Whether there is a controlling terminal: `tty_nr`, the fifth field after the name in brackets (proc(5)).

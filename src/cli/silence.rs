@@ -73,7 +73,7 @@ impl Silence {
     }
 
     /// When to call [`Silence::observe`], [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and
-    /// [`Silence::must_look`].
+    /// to look.
     pub fn wakes_at(&self, last_data: Instant, must_ask_again: Option<bool>) -> Instant {
         let observe_at = Some(last_data + self.observed_after()).filter(|_| !self.current.is_observed);
         let ask_at = must_ask_again.and_then(|again| self.ask_at(last_data, again));
@@ -94,11 +94,6 @@ impl Silence {
         is_due
     }
 
-    /// Whether it is time to look at the local address.
-    pub fn must_look(&self, now: Instant, last_data: Instant) -> bool {
-        self.look_at(last_data) <= now
-    }
-
     /// Takes what a look has found at `now`. Returns whether the address is gone for good.
     pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
         self.current.last_look = Some(now);
@@ -109,11 +104,7 @@ impl Silence {
 
     /// Whether this explanation is to be reported; not twice in a row in one silence.
     pub fn tells(&mut self, explanation: &str) -> bool {
-        let is_new = self.current.told.as_deref() != Some(explanation);
-        if is_new {
-            self.current.told = Some(explanation.to_owned());
-        }
-        is_new
+        self.current.told.replace(explanation.to_owned()).as_deref() != Some(explanation)
     }
 
     /// What comes first of asking and looking.
@@ -131,7 +122,8 @@ impl Silence {
         }
     }
 
-    fn look_at(&self, last_data: Instant) -> Instant {
+    /// When to look at the local address.
+    pub fn look_at(&self, last_data: Instant) -> Instant {
         self.current.last_look.map_or(last_data + self.look_after, |last| last + LOOK_INTERVAL)
     }
 }

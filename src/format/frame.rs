@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::gateway::command::{Channel, EXTENDED_ID_MAX, STANDARD_ID_MAX, ValueError};
-use crate::text::{hex_digit, parse_hex, tokens};
+use crate::text::{parse_hex, tokens};
 
 const BAD_FORMAT: ValueError = ValueError("bad format");
 const BAD_ID: ValueError = ValueError("bad identifier");
@@ -114,11 +114,7 @@ impl Frame {
         }
         for token in tokens {
             let byte = frame.data.get_mut(usize::from(frame.length)).ok_or(BAD_LENGTH)?;
-            *byte = match *token {
-                [high, low] => hex_digit(high).zip(hex_digit(low)).map(|(high, low)| high << 4 | low),
-                _ => None,
-            }
-            .ok_or(ValueError("bad data byte"))?;
+            *byte = parse_hex(token).filter(|_| token.len() == 2).ok_or(ValueError("bad data byte"))? as u8;
             frame.length += 1;
         }
         match (kind, frame.length) {

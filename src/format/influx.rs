@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{push_decimal, push_hex, push_id};
-use crate::format::event::ControllerEvent;
+use crate::format::controller::ControllerEvent;
 use crate::format::frame::{Frame, FrameKind};
 use crate::text::escape_into;
 

@@ -25,7 +25,7 @@
 //! ```
 
 mod candump;
-pub mod event;
+pub mod controller;
 pub mod frame;
 mod influx;
 mod pcap;
@@ -38,10 +38,10 @@ pub use influx::InfluxWriter;
 pub use pcap::{PCAP_HEADER, write_pcap_record};
 pub(crate) use pcap::{PCAP_RECORD_HEADER_LENGTH, pcap_record_length};
 
-use crate::format::event::ControllerEvent;
+use crate::format::controller::ControllerEvent;
 use crate::format::frame::{Frame, Id};
 use crate::gateway::ValueError;
-use crate::gateway::reply::{Line, Reply, lines};
+use crate::gateway::reply::{Line, lines};
 use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
@@ -124,8 +124,8 @@ impl Encoder {
                     self.write_event(line, received, out);
                     on_notice(Notice::Event { line, received });
                 }
-                Line::Reply(Reply::Ok | Reply::Status(_)) => {}
-                Line::Reply(Reply::Refused(line)) => on_notice(Notice::Refusal(line)),
+                Line::Ok | Line::Status(_) => {}
+                Line::Refused(line) => on_notice(Notice::Refusal(line)),
             }
         }
         frames

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::format::event::{ControllerEvent, StateChange};
+use crate::format::controller::{ControllerEvent, StateChange};
 use crate::format::frame::{DATA_MAX, Frame, FrameKind, Id};
 
 /// The file header, 24 bytes: pcap 2.4, little-endian, times in nanoseconds, link type 227 (SocketCAN).
@@ -50,8 +50,7 @@ pub fn write_pcap_record(frame: &Frame, received: Duration, out: &mut Vec<u8>) {
     let (id, flags) = match frame.kind() {
         FrameKind::Classic => (id, 0),
         FrameKind::Remote => (id | RTR, 0),
-        FrameKind::Fd { bit_rate_switch: false } => (id, FDF),
-        FrameKind::Fd { bit_rate_switch: true } => (id, FDF | BRS),
+        FrameKind::Fd { bit_rate_switch } => (id, FDF | (BRS * u8::from(bit_rate_switch))),
     };
     write_record(id, frame.length(), flags, frame.data(), received, out);
 }

@@ -9,20 +9,20 @@
 //! many datagrams as the queue can have held when that began (a count, not a time: a reply may stand behind frames).
 //! Only then does the clock advance, to the time at which this began. A read timeout only wakes the loop.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::command::{Channel, Command, Verb};
 use super::drops::Drops;
+use super::error::{Busy, CommandError, Failure, Takeover};
+use super::event::{Action, Event, Outcome};
 use super::moderation::Moderation;
 use super::reply::{Line, lines};
-use super::sequencer::{Action, Busy, Failure, Sequencer, Setup, Takeover};
+use super::sequencer::{Sequencer, Setup};
 use super::socket::{DATAGRAM_MAX, NetworkError, OpenError};
-use super::transaction::{Outcome, RetryConfig};
-use super::transport::{Endpoint, Transport, Udp, Wait};
+use super::transaction::RetryConfig;
+use super::transport::{Transport, Udp, Waker};
 
 /// The smallest amount of a receive buffer that the kernel charges for a datagram, in bytes.
 const MIN_CHARGE: usize = 512;
@@ -73,10 +73,10 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Connection {
     transport: Box<dyn Transport>,
-    waker: Waker,
     gateway: SocketAddr,
     sequencer: Sequencer,
-    stage: Stage,
+    /// `START` has left.
+    is_streaming: bool,
     buffer: Vec<u8>,
     /// The length of a datagram in the buffer that the next event delivers.
     undelivered: Option<usize>,
@@ -85,104 +85,26 @@ pub struct Connection {
     received_at: Instant,
     /// Everything that arrived before this has been read.
     read_up_to: Instant,
-    catching_up: Option<CatchingUp>,
+    /// Since then reads do not block, until everything that was there has been read.
+    catching_up_since: Option<Instant>,
+    /// How many reads since then have found something.
+    reads: usize,
+    /// The size of what came with them.
+    bytes: usize,
     /// The most datagrams that the socket's queue can hold.
     max_queued_datagrams: usize,
-    port_is_shared: bool,
     woken_is_reported: bool,
     /// Nothing is sent any more.
     is_mute: bool,
     network_error: Option<NetworkError>,
-    /// A command has left, and something has come from the gateway since.
-    has_sent: bool,
-    has_answered: bool,
+    /// Whether a command has left.
+    pub(crate) has_sent: bool,
+    /// Whether something has come from the gateway since.
+    pub(crate) has_answered: bool,
     handshake_frames: u64,
     moderation: Option<Moderation>,
-    /// How long to rest before the next read. Reads do not block while there is one.
+    /// How long to rest before the next read.
     rest: Option<Duration>,
-}
-
-/// Wakes a [`Connection`] from another thread. It fires once per connection and holds no socket: once the connection is
-/// dropped it does nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Waker(Weak<Endpoint>);
-
-/// What happened next on a [`Connection`].
-#[must_use = "it can be a failure"]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A datagram that came after `START` left; [`frames`](crate::format::frames) gives its frames. Other lines may be
-    /// among its lines.
-    Datagram(&'a [u8]),
-    /// A datagram that came after `START` left and holds nothing but answers to the command in flight.
-    Answer {
-        /// The command.
-        command: Command,
-        /// The datagram.
-        datagram: &'a [u8],
-    },
-    /// A datagram that came before `START` left: answers, or frames of an earlier stream. It is no data.
-    Early(&'a [u8]),
-    /// A command was sent.
-    Sent {
-        /// The command.
-        command: Command,
-        /// The number of the attempt, from 1.
-        attempt: u32,
-        /// Whether it left this machine; if not, [`Connection::network_error`] says why.
-        left: bool,
-    },
-    /// `INIT` was refused with this text. `STOP` and a second `INIT` follow.
-    InitRefused {
-        /// The gateway's text.
-        text: String,
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-    /// A `START`, `STATUS` or `STOP` has ended. A status in answer to `START` or `STOP` is what decided after a refusal.
-    Completed {
-        /// The command.
-        command: Command,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The handshake, a `START` or a `STOP` has failed.
-    Failed(Failure),
-    /// An error was received, such as an ICMP message about an earlier command. The connection goes on.
-    NetworkError(&'a NetworkError),
-    /// Everything was read that arrived before the deadline. Comes again at once until a later deadline is given.
-    Timeout,
-    /// A [`Waker`] has woken the connection. Comes once.
-    Woken,
-}
-
-/// Why [`Connection::start`] or [`Connection::stop`] failed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// The gateway refused a command, or did not answer it.
-    Failed(Failure),
-    /// A [`Waker`] has fired. The handshake is abandoned; if `START` had left, the bus may be running.
-    /// [`Connection::start`] fails like this until [`Connection::next_event`] has returned [`Event::Woken`].
-    Woken,
-    /// A `STOP` is under way.
-    Busy,
-}
-
-/// Where a session is, as far as the meaning of a datagram depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    BeforeStart,
-    /// `START` has left.
-    Streaming,
-}
-
-/// Reading without blocking what was there when it began.
-#[derive(Debug)]
-struct CatchingUp {
-    began: Instant,
-    /// How many datagrams may be left of those that were there.
-    left: usize,
 }
 
 impl Connection {
@@ -192,28 +114,26 @@ impl Connection {
     ///
     /// The step that failed: [`OpenError`].
     pub fn open(local: SocketAddr, gateway: SocketAddr, channel: Channel) -> Result<Connection, OpenError> {
-        let udp = Udp::open(local, gateway)?;
-        let waker = Waker(udp.endpoint());
-        Ok(Connection { waker, ..Connection::over(Box::new(udp), gateway, channel) })
+        Ok(Connection::over(Box::new(Udp::open(local, gateway)?), gateway, channel))
     }
 
     /// A connection over any transport. Allocates everything that it will need.
     pub(crate) fn over(transport: Box<dyn Transport>, gateway: SocketAddr, channel: Channel) -> Connection {
         let now = transport.now();
         Connection {
-            waker: Waker::default(),
             gateway,
             sequencer: Sequencer::new(now, channel),
-            stage: Stage::BeforeStart,
+            is_streaming: false,
             buffer: vec![0; DATAGRAM_MAX],
             undelivered: None,
             now,
             received_at: now,
             read_up_to: now,
-            catching_up: None,
+            catching_up_since: None,
+            reads: 0,
+            bytes: 0,
             // Linux counts against twice what is asked for.
             max_queued_datagrams: 2 * transport.receive_buffer() / MIN_CHARGE + 1,
-            port_is_shared: false,
             woken_is_reported: false,
             is_mute: false,
             network_error: None,
@@ -239,9 +159,10 @@ impl Connection {
     pub fn start(&mut self, setup: &Setup) -> Result<(), CommandError> {
         self.begin_start(setup).map_err(|Busy| CommandError::Busy)?;
         loop {
-            let started = |command: Command| command.verb == Verb::Start;
-            match self.advance(None, Wakers::Leave) {
+            match self.next_event(None) {
                 Event::Woken => {
+                    // It is left to the caller's own next_event.
+                    self.woken_is_reported = false;
                     self.sequencer.abandon();
                     return Err(CommandError::Woken);
                 }
@@ -249,11 +170,11 @@ impl Connection {
                     self.undelivered = Some(datagram.len());
                     return Ok(());
                 }
-                Event::Completed { command, outcome: Outcome::NoReply(instead) } if started(command) => {
-                    let failure = self.sequencer.unanswered_start(instead);
+                Event::Completed { command, outcome } if command.verb == Verb::Start => {
+                    let Outcome::NoReply(instead) = outcome else { return Ok(()) };
+                    let failure = self.sequencer.no_reply(Verb::Start, instead);
                     return Err(CommandError::Failed(self.complete(failure)));
                 }
-                Event::Completed { command, .. } if started(command) => return Ok(()),
                 Event::Failed(failure) => return Err(CommandError::Failed(failure)),
                 _ => {}
             }
@@ -268,20 +189,17 @@ impl Connection {
     /// [`CommandError::Failed`]: the bus may still be running.
     pub fn stop(&mut self) -> Result<(), CommandError> {
         self.begin_stop();
-        loop {
-            match self.advance(None, Wakers::Ignore) {
-                Event::Completed { command, .. } if command.verb == Verb::Stop => return Ok(()),
-                Event::Failed(failure) if failure.command.verb == Verb::Stop => {
-                    return Err(CommandError::Failed(failure));
-                }
+        let woken_is_reported = self.woken_is_reported;
+        let stopped = loop {
+            match self.next_event(None) {
+                Event::Completed { command, .. } if command.verb == Verb::Stop => break Ok(()),
+                Event::Failed(failure) if failure.command.verb == Verb::Stop => break Err(failure),
                 _ => {}
             }
-        }
-    }
-
-    /// Waits for the next event; at the latest until everything has been read that arrived before `deadline`.
-    pub fn next_event(&mut self, deadline: Option<Instant>) -> Event<'_> {
-        self.advance(deadline, Wakers::Report)
+        };
+        // A waker that fired meanwhile is left to the caller's own next_event.
+        self.woken_is_reported = woken_is_reported;
+        stopped.map_err(CommandError::Failed)
     }
 
     /// Begins what [`Connection::start`] does; the events tell how it goes. What was under way or not delivered is forgotten.
@@ -292,7 +210,7 @@ impl Connection {
     pub fn begin_start(&mut self, setup: &Setup) -> Result<(), Busy> {
         self.now = self.transport.now();
         self.sequencer.begin_start(self.now, setup)?;
-        (self.undelivered, self.stage, self.handshake_frames, self.is_mute) = (None, Stage::BeforeStart, 0, false);
+        (self.undelivered, self.is_streaming, self.handshake_frames, self.is_mute) = (None, false, 0, false);
         Ok(())
     }
 
@@ -376,16 +294,6 @@ impl Connection {
         self.read_up_to
     }
 
-    /// Whether a command has left.
-    pub(crate) fn has_sent(&self) -> bool {
-        self.has_sent
-    }
-
-    /// Whether something has come from the gateway since the first command left.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.has_answered
-    }
-
     /// The gateway's address.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
@@ -439,7 +347,7 @@ impl Connection {
 
     /// Whether a reply that comes can be one to a command of ours.
     pub(crate) fn is_answerable(&self) -> bool {
-        self.sequencer.is_answerable(self.read_up_to)
+        self.sequencer.line.is_answerable(self.read_up_to)
     }
 
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.
@@ -449,11 +357,11 @@ impl Connection {
 
     /// A waker of this connection.
     pub fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.transport.waker()
     }
 
-    /// Works until something happens; at the latest until everything has been read that arrived before `deadline`.
-    fn advance(&mut self, deadline: Option<Instant>, wakers: Wakers) -> Event<'_> {
+    /// Waits for the next event; at the latest until everything has been read that arrived before `deadline`.
+    pub fn next_event(&mut self, deadline: Option<Instant>) -> Event<'_> {
         if let Some(length) = self.undelivered.take() {
             return Event::Datagram(&self.buffer[..length]);
         }
@@ -462,16 +370,16 @@ impl Connection {
             if deadline.is_some_and(|deadline| deadline <= self.read_up_to) {
                 return Event::Timeout;
             }
-            if wakers != Wakers::Ignore && !self.woken_is_reported && self.transport.is_woken() {
-                self.woken_is_reported = wakers == Wakers::Report;
+            if !self.woken_is_reported && self.transport.is_woken() {
+                self.woken_is_reported = true;
                 return Event::Woken;
             }
             let mut until = deadline;
-            if self.catching_up.is_none() && !self.is_mute {
+            if self.catching_up_since.is_none() && !self.is_mute {
                 match self.sequencer.poll(self.read_up_to) {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),
                     Ok(Action::ReadQueued) => {
-                        self.share_port(false);
+                        self.transport.share_port(false);
                         self.catch_up();
                     }
                     Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
@@ -480,8 +388,8 @@ impl Connection {
                     Err(failure) => return Event::Failed(self.complete(failure)),
                 }
             }
-            if self.stage == Stage::Streaming && self.sequencer.is_idle() {
-                self.share_port(true);
+            if self.is_streaming && self.sequencer.is_idle() {
+                self.transport.share_port(true);
             }
             let wait = self.wait(until);
             let received = self.transport.recv(&mut self.buffer, wait);
@@ -502,7 +410,7 @@ impl Connection {
     }
 
     fn send(&mut self, command: Command, attempt: u32) -> Event<'_> {
-        self.share_port(false);
+        self.transport.share_port(false);
         let sent = self.transport.send(&command.datagram());
         self.now = self.transport.now();
         let left = sent.is_ok();
@@ -514,40 +422,25 @@ impl Connection {
         };
         self.has_sent |= left;
         self.sequencer.on_sent(self.now, left);
-        if left && command.verb == Verb::Start {
-            self.stage = Stage::Streaming;
-        }
+        self.is_streaming |= left && command.verb == Verb::Start;
         Event::Sent { command, attempt, left }
     }
 
     fn on_datagram(&mut self, length: usize) -> Event<'_> {
         let datagram = &self.buffer[..length];
-        let answerable = self.sequencer.answerable();
-        let mut others = 0;
-        let mut answers = 0;
-        if answerable.is_some() || self.stage == Stage::BeforeStart {
+        let answerable = self.sequencer.line.answerable;
+        let mut all_answer = None;
+        if answerable.is_some() || !self.is_streaming {
             for line in lines(datagram).map(Line::classify) {
                 let is_answer = self.sequencer.on_line(self.now, line);
-                answers += u32::from(is_answer);
-                others += u32::from(!is_answer);
-                if self.stage == Stage::BeforeStart && matches!(line, Line::Frame(_)) {
-                    self.handshake_frames += 1;
-                }
+                all_answer = Some(is_answer && all_answer.unwrap_or(true));
+                self.handshake_frames += u64::from(!self.is_streaming && matches!(line, Line::Frame(_)));
             }
         }
-        match (self.stage, answerable) {
-            (Stage::BeforeStart, _) => Event::Early(datagram),
-            (Stage::Streaming, Some(command)) if answers > 0 && others == 0 => Event::Answer { command, datagram },
-            (Stage::Streaming, _) => Event::Datagram(datagram),
-        }
-    }
-
-    /// While a command is in flight no other program may share the port: its answers would be delivered here. An answer that
-    /// is already on its way to it when sharing is switched off is taken for ours; that is accepted.
-    fn share_port(&mut self, on: bool) {
-        if on != self.port_is_shared {
-            self.transport.share_port(on);
-            self.port_is_shared = on;
+        match answerable {
+            _ if !self.is_streaming => Event::Early(datagram),
+            Some(command) if all_answer == Some(true) => Event::Answer { command, datagram },
+            _ => Event::Datagram(datagram),
         }
     }
 
@@ -558,119 +451,43 @@ impl Connection {
     }
 
     fn catch_up(&mut self) {
-        self.catching_up = Some(CatchingUp { began: self.now, left: self.max_queued_datagrams });
+        (self.catching_up_since, self.reads, self.bytes) = (Some(self.now), 0, 0);
     }
 
     /// How long the next read may wait, so that it returns at `until` at the latest. Rests first, if it is time for that.
-    fn wait(&mut self, until: Option<Instant>) -> Wait {
-        if self.catching_up.is_none() {
-            if let Some(rest) = self.rest.take() {
-                if self.may_rest() {
-                    self.transport
-                        .sleep(until.map_or(rest, |until| rest.min(until.saturating_duration_since(self.now))));
-                    self.now = self.transport.now();
-                }
-                self.catch_up();
-            } else if until.is_some_and(|until| until <= self.now) {
+    fn wait(&mut self, until: Option<Instant>) -> Option<Duration> {
+        let wait = until.map(|until| until.saturating_duration_since(self.now));
+        if self.catching_up_since.is_none() {
+            // An answer and a waker are not kept waiting.
+            let may_rest = self.is_streaming && self.sequencer.is_idle() && !self.transport.is_woken();
+            let rest = self.rest.take().filter(|_| may_rest);
+            if let Some(rest) = rest {
+                self.transport.sleep(wait.map_or(rest, |wait| wait.min(rest)));
+                self.now = self.transport.now();
+            }
+            if rest.is_some() || wait == Some(Duration::ZERO) {
                 self.catch_up();
             }
         }
-        match (&self.catching_up, until) {
-            (Some(_), _) => Wait::No,
-            (None, Some(until)) => Wait::AtMost(until - self.now),
-            (None, None) => Wait::Indefinitely,
-        }
+        if self.catching_up_since.is_some() { Some(Duration::ZERO) } else { wait }
     }
 
-    /// Advances the clock when everything has been read that was there when a read without blocking began.
+    /// Advances the clock when everything has been read that was there when a read without blocking began; then it may be
+    /// time for a rest.
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
-        let Some(catching_up) = &mut self.catching_up else {
-            if received.is_ok() {
-                self.moderate(self.now, 1);
-            }
-            return;
-        };
-        catching_up.left -= 1;
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        if is_empty || catching_up.left == 0 {
-            let CatchingUp { began, left } = *catching_up;
-            self.read_up_to = began;
-            self.catching_up = None;
-            self.moderate(began, self.max_queued_datagrams - left - usize::from(is_empty));
-        }
-    }
-
-    /// Everything that arrived before `now` has been read, `datagrams` since the last time.
-    fn moderate(&mut self, now: Instant, datagrams: usize) {
-        let may_rest = self.may_rest();
-        let rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(now, datagrams));
-        self.rest = rest.filter(|_| may_rest);
-    }
-
-    /// An answer and a waker are not kept waiting.
-    fn may_rest(&self) -> bool {
-        self.stage == Stage::Streaming && self.sequencer.is_idle() && !self.transport.is_woken()
-    }
-}
-
-/// What to do about a waker that has fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wakers {
-    Report,
-    /// Return, and leave it to the caller's own [`Connection::next_event`].
-    Leave,
-    Ignore,
-}
-
-impl Waker {
-    /// Ends the blocking [`Connection::next_event`], now or next, with [`Event::Woken`]. What the kernel holds, and what
-    /// still arrives, can be read afterwards, and commands can be sent. From then on the connection polls its socket every
-    /// millisecond, so a program that goes on for long opens a new one.
-    pub fn wake(&self) {
-        if let Some(endpoint) = self.0.upgrade() {
-            endpoint.wake();
-        }
-    }
-
-    /// Whether the connection was woken.
-    pub fn is_woken(&self) -> bool {
-        self.0.upgrade().is_some_and(|endpoint| endpoint.is_woken())
-    }
-}
-
-impl fmt::Debug for Event<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Datagram(bytes) => write!(f, "Datagram(\"{}\")", bytes.escape_ascii()),
-            Event::Answer { command, datagram } => write!(f, "Answer({command}, \"{}\")", datagram.escape_ascii()),
-            Event::Early(bytes) => write!(f, "Early(\"{}\")", bytes.escape_ascii()),
-            Event::Sent { command, attempt, left } => write!(f, "Sent({command}, attempt {attempt}, left: {left})"),
-            Event::InitRefused { text, was_running } => write!(f, "InitRefused({text:?}, was_running: {was_running})"),
-            Event::Completed { command, outcome } => write!(f, "Completed({command}, {outcome:?})"),
-            Event::Failed(failure) => write!(f, "Failed({failure})"),
-            Event::NetworkError(error) => write!(f, "NetworkError({error:?})"),
-            Event::Timeout => f.write_str("Timeout"),
-            Event::Woken => f.write_str("Woken"),
-        }
-    }
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommandError::Failed(failure) => failure.fmt(f),
-            CommandError::Woken => f.write_str("woken before START was answered"),
-            CommandError::Busy => Busy.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for CommandError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            CommandError::Failed(failure) => failure.source(),
-            CommandError::Woken | CommandError::Busy => None,
-        }
+        self.reads += usize::from(!is_empty);
+        let length = *received.as_ref().unwrap_or(&0);
+        self.bytes += length;
+        let (at, datagrams, bytes) = match self.catching_up_since {
+            None if received.is_ok() => (self.now, 1, length),
+            Some(began) if is_empty || self.reads >= self.max_queued_datagrams => {
+                (self.read_up_to, self.catching_up_since) = (began, None);
+                (began, self.reads, self.bytes)
+            }
+            _ => return,
+        };
+        self.rest = self.moderation.as_mut().and_then(|moderation| moderation.on_read(at, datagrams, bytes));
     }
 }
 

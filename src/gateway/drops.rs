@@ -180,6 +180,12 @@ mod tests {
         overflow(&socket);
         assert_eq!(counter.check(), None);
         assert!(counter.count().count > 150, "the last count is exact");
-        assert_eq!(counter.check(), Some(counter.drops), "nothing has changed since");
+        // Sockets of other tests drop datagrams, too, but not all the time.
+        let mut is_known_unread = || {
+            counter.count();
+            counter.reading_took = MAX_READING;
+            counter.check() == Some(counter.drops)
+        };
+        assert!((0..1000).any(|_| is_known_unread()), "nothing has changed since");
     }
 }

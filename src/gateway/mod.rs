@@ -15,6 +15,8 @@
 pub(crate) mod command;
 mod connection;
 mod drops;
+mod error;
+mod event;
 mod moderation;
 pub mod reply;
 pub mod sequencer;
@@ -25,8 +27,11 @@ pub(crate) mod transport;
 pub use command::{
     BitRate, Channel, Command, DataBitRate, EXTENDED_ID_MAX, Filter, Init, STANDARD_ID_MAX, ValueError, Verb,
 };
-pub use connection::{CommandError, Connection, Event, Waker};
+pub use connection::Connection;
 pub use drops::Drops;
-pub use sequencer::{Busy, Cause, Failure, Setup, Takeover};
+pub use error::{Busy, Cause, CommandError, Failure, Takeover};
+pub use event::{Event, Outcome};
+pub use sequencer::Setup;
 pub use socket::{NetworkError, OpenError};
-pub use transaction::{Answer, Outcome, RetryConfig, SETTLE};
+pub use transaction::{RetryConfig, SETTLE};
+pub use transport::Waker;

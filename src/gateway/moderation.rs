@@ -1,6 +1,7 @@
 //! Moderated receiving: when the loop rests before it reads, so that datagrams collect in the socket's queue instead of
 //! costing a wake-up each. Network cards moderate their interrupts in the same way. No socket, no clock.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 /// The shortest rest. Below this a timer costs more than it saves.
@@ -8,6 +9,9 @@ const MIN_REST: Duration = Duration::from_micros(250);
 
 /// How many datagrams a rest aims at. More would save little.
 const MAX_AIM: usize = 128;
+
+/// As many bytes count like one datagram more, since large datagrams fill the receive buffer sooner.
+const BYTES_PER_DATAGRAM: usize = 4096;
 
 /// As few as fill a third of the receive buffer at 2.25 KiB each, which is what the kernel counts for a small datagram from
 /// many network cards.
@@ -39,15 +43,14 @@ pub(crate) struct Moderation {
     last_read: Option<Instant>,
     /// When the latest wake-up began, or the latest rest ended.
     began: Option<Instant>,
-    mode: Mode,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    /// Reads block. `datagrams` came at the latest wake-up; so many before it were frequent.
-    Blocking { frequent: u32, datagrams: usize },
-    /// Reads follow a rest of this duration. So many rests were in vain.
-    Resting { rest: Duration, in_vain: u32 },
+    /// How many datagrams came at the latest wake-up.
+    load: usize,
+    /// So many wake-ups in a row were frequent enough.
+    frequent: u32,
+    /// Reads follow a rest of this duration; otherwise they block.
+    rest: Option<Duration>,
+    /// So many rests in a row were in vain.
+    in_vain: u32,
 }
 
 impl Moderation {
@@ -57,52 +60,46 @@ impl Moderation {
         let lasts = Duration::from_micros(receive_buffer as u64 * 1_000_000 / MAX_FILL_RATE);
         let max_rest = lasts.min(max_rest).max(MIN_REST);
         let aim = (receive_buffer / AIM_SIZE).clamp(1, MAX_AIM);
-        Moderation { max_rest, aim, last_read: None, began: None, mode: Mode::Blocking { frequent: 0, datagrams: 0 } }
+        Moderation { max_rest, aim, last_read: None, began: None, load: 0, frequent: 0, rest: None, in_vain: 0 }
     }
 
-    /// Everything that arrived before `now` has been read: `datagrams` since the last call. Returns how long to rest before
+    /// Everything that arrived before `now` has been read: `datagrams` with `bytes` since the last call. Returns how long to rest before
     /// the next read, which must not block; `None` if the next read must block until a datagram arrives.
-    pub fn on_read(&mut self, now: Instant, datagrams: usize) -> Option<Duration> {
+    pub fn on_read(&mut self, now: Instant, datagrams: usize, bytes: usize) -> Option<Duration> {
+        let load = datagrams + bytes / BYTES_PER_DATAGRAM;
         let since = |earlier: Option<Instant>| earlier.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let gap = since(self.last_read.replace(now));
-        if let Mode::Blocking { datagrams: latest, .. } = &mut self.mode {
-            if gap < SAME_WAKEUP {
-                *latest += datagrams;
-                return None;
-            }
+        if self.rest.is_none() && gap < SAME_WAKEUP {
+            self.load += load;
+            return None;
         }
         let elapsed = since(self.began.replace(now));
-        let blocking = |frequent| Mode::Blocking { frequent, datagrams };
-        self.mode = match self.mode {
-            Mode::Blocking { datagrams: latest, .. } if !self.is_frequent(elapsed, latest) => blocking(0),
-            Mode::Blocking { frequent, .. } if frequent < MIN_WAKEUPS => blocking(frequent + 1),
-            Mode::Blocking { datagrams: latest, .. } => self.resting(elapsed, latest, self.max_rest, 0),
-            Mode::Resting { rest, in_vain } => {
-                let in_vain = if datagrams < 2 { in_vain + 1 } else { 0 };
-                // Or it was too long, or the datagrams come in large bursts.
-                if in_vain == MAX_VAIN_RESTS || datagrams >= 2 * self.aim {
-                    blocking(0)
-                } else {
-                    // No more than twice as long as the last: between two bursts nothing comes.
-                    self.resting(elapsed, datagrams, 2 * rest, in_vain)
-                }
-            }
+        let latest = mem::replace(&mut self.load, load);
+        let was_resting = self.rest.is_some();
+        self.rest = if let Some(rest) = self.rest {
+            self.in_vain = if datagrams < 2 { self.in_vain + 1 } else { 0 };
+            // Or it was too long, or the datagrams come in large bursts.
+            let goes_on = self.in_vain < MAX_VAIN_RESTS && load < 2 * self.aim;
+            // No more than twice as long as the last: between two bursts nothing comes.
+            goes_on.then(|| self.aimed(elapsed, load, 2 * rest))
+        } else {
+            self.frequent = if self.is_frequent(elapsed, latest) { self.frequent + 1 } else { 0 };
+            (self.frequent > MIN_WAKEUPS).then(|| self.aimed(elapsed, latest, self.max_rest))
         };
-        match self.mode {
-            Mode::Blocking { .. } => None,
-            Mode::Resting { rest, .. } => Some(rest),
+        if self.rest.is_some() != was_resting {
+            (self.frequent, self.in_vain) = (0, 0);
         }
+        self.rest
     }
 
-    /// Whether a rest would replace enough wake-ups, each after this time and with so many datagrams.
-    fn is_frequent(&self, elapsed: Duration, datagrams: usize) -> bool {
-        elapsed <= self.max_rest / MIN_WAKEUPS_PER_REST && datagrams * MIN_WAKEUPS_PER_REST as usize <= self.aim
+    /// Whether a rest would replace enough wake-ups, each after this time and with this load.
+    fn is_frequent(&self, elapsed: Duration, load: usize) -> bool {
+        elapsed <= self.max_rest / MIN_WAKEUPS_PER_REST && load * MIN_WAKEUPS_PER_REST as usize <= self.aim
     }
 
-    /// A rest as long as it takes to receive as many as a rest aims at, if `datagrams` came in the time `elapsed`.
-    fn resting(&self, elapsed: Duration, datagrams: usize, most: Duration, in_vain: u32) -> Mode {
-        let aimed = elapsed.mul_f64(self.aim as f64 / datagrams.max(1) as f64);
-        Mode::Resting { rest: aimed.min(most).clamp(MIN_REST, self.max_rest), in_vain }
+    /// A rest as long as it takes to receive as many as a rest aims at, if `load` came in the time `elapsed`.
+    fn aimed(&self, elapsed: Duration, load: usize, most: Duration) -> Duration {
+        elapsed.mul_f64(self.aim as f64 / load.max(1) as f64).min(most).clamp(MIN_REST, self.max_rest)
     }
 }
 

@@ -9,26 +9,18 @@ use crate::text::tokens;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Line<'a> {
-    /// `R ok`, `R ERR …` or `R CAN …`: the answer to a command.
-    Reply(Reply<'a>),
+    /// `R ok`: the command was carried out.
+    Ok,
+    /// `R ERR …`: the command was refused.
+    Refused(&'a [u8]),
+    /// `R CAN …`: the answer to `STATUS`.
+    Status(Status),
     /// `M …`: a frame, well formed or not; [`Frame::parse`](crate::format::frame::Frame::parse) tells.
     Frame(&'a [u8]),
-    /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::event::ControllerEvent::parse) tells how.
+    /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::controller::ControllerEvent::parse) tells how.
     Event(&'a [u8]),
     /// Nothing that the protocol has.
     Unknown(&'a [u8]),
-}
-
-/// The gateway's answer to a command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reply<'a> {
-    /// The command was carried out.
-    Ok,
-    /// The command was refused: the gateway's own tokens, the whole line.
-    Refused(&'a [u8]),
-    /// The answer to `STATUS`.
-    Status(Status),
 }
 
 /// What the gateway says of a controller: `R CAN 1 -E--I 100` (software design guide, 4.3.5). The free transmit buffers
@@ -49,26 +41,24 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reads the tokens after `R`: `CAN`, the channel, the five flags in their places, a number.
-    fn parse<'a>(mut tokens: impl Iterator<Item = &'a [u8]>) -> Option<Status> {
-        let is_can = tokens.next()?.eq_ignore_ascii_case(b"CAN");
-        let channel = Channel::from_digit(tokens.next()?)?;
-        let flags: &[u8; 5] = tokens.next()?.try_into().ok()?;
-        let buffers = tokens.next()?;
+    /// Reads `R`, `CAN`, the channel, the five flags in their places, a number.
+    fn parse(line: &[u8]) -> Option<Status> {
+        let &[_, can, channel, flags, buffers] = tokens(line).collect::<Vec<_>>().as_slice() else { return None };
+        let flags: &[u8; 5] = flags.try_into().ok()?;
         let flag = |place: usize, letter: u8| match flags[place].to_ascii_uppercase() {
             b'-' => Some(false),
             other => (other == letter).then_some(true),
         };
+        let is_number = buffers.len() <= 5 && buffers.iter().all(u8::is_ascii_digit);
         let status = Status {
-            channel,
+            channel: Channel::from_digit(channel)?,
             bus_off: flag(0, b'B')?,
             error_warning: flag(1, b'E')?,
             overrun: flag(2, b'O')?,
             // T, transmission pending, is no business of a listener.
             stopped: flag(3, b'T').and(flag(4, b'I'))?,
         };
-        let is_number = (1..=5).contains(&buffers.len()) && buffers.iter().all(u8::is_ascii_digit);
-        (is_can && is_number && tokens.next().is_none()).then_some(status)
+        (is_number && can.eq_ignore_ascii_case(b"CAN")).then_some(status)
     }
 }
 
@@ -77,14 +67,12 @@ impl<'a> Line<'a> {
     pub fn classify(line: &'a [u8]) -> Line<'a> {
         let mut tokens = tokens(line);
         match tokens.next() {
-            Some(first) if first.eq_ignore_ascii_case(b"M") => Line::Frame(line),
-            Some(first) if first.eq_ignore_ascii_case(b"E") => Line::Event(line),
-            Some(first) if first.eq_ignore_ascii_case(b"R") => match tokens.clone().next() {
-                Some(second) if second.eq_ignore_ascii_case(b"ERR") => Line::Reply(Reply::Refused(line)),
-                Some(second) if second.eq_ignore_ascii_case(b"ok") && tokens.clone().count() == 1 => {
-                    Line::Reply(Reply::Ok)
-                }
-                _ => Status::parse(tokens).map_or(Line::Unknown(line), |status| Line::Reply(Reply::Status(status))),
+            Some(b"M" | b"m") => Line::Frame(line),
+            Some(b"E" | b"e") => Line::Event(line),
+            Some(b"R" | b"r") => match tokens.next() {
+                Some(second) if second.eq_ignore_ascii_case(b"ERR") => Line::Refused(line),
+                Some(second) if second.eq_ignore_ascii_case(b"ok") && tokens.next().is_none() => Line::Ok,
+                _ => Status::parse(line).map_or(Line::Unknown(line), Line::Status),
             },
             _ => Line::Unknown(line),
         }
@@ -94,20 +82,12 @@ impl<'a> Line<'a> {
 impl fmt::Debug for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Line::Reply(reply) => reply.fmt(f),
+            Line::Ok => f.write_str("Ok"),
+            Line::Refused(line) => write!(f, "Refused(\"{}\")", line.escape_ascii()),
+            Line::Status(status) => status.fmt(f),
             Line::Frame(line) => write!(f, "Frame(\"{}\")", line.escape_ascii()),
             Line::Event(line) => write!(f, "Event(\"{}\")", line.escape_ascii()),
             Line::Unknown(line) => write!(f, "Unknown(\"{}\")", line.escape_ascii()),
-        }
-    }
-}
-
-impl fmt::Debug for Reply<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reply::Ok => f.write_str("Ok"),
-            Reply::Refused(line) => write!(f, "Refused(\"{}\")", line.escape_ascii()),
-            Reply::Status(status) => status.fmt(f),
         }
     }
 }
@@ -138,11 +118,8 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The replies in a datagram, in their order.
 #[cfg(test)]
-pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
-    lines(datagram).filter_map(|line| match Line::classify(line) {
-        Line::Reply(reply) => Some(reply),
-        _ => None,
-    })
+pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    lines(datagram).map(Line::classify).filter(|line| matches!(line, Line::Ok | Line::Refused(_) | Line::Status(_)))
 }
 
 /// Whether a datagram holds an `M` line of this CAN port, well formed or not: data. Of a stream of frames it is seen at the
@@ -150,6 +127,11 @@ pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
 pub(crate) fn has_frame(datagram: &[u8], channel: Channel) -> bool {
     matches!(datagram, [b'M', b' ', digit, b' ', ..] if *digit == channel.digit())
         || lines(datagram).any(|line| matches!(Line::classify(line), Line::Frame(_)) && is_of(line, channel))
+}
+
+/// Whether a line as text is a reply, of whatever form.
+pub(crate) fn is_reply(text: &str) -> bool {
+    text.split_ascii_whitespace().next().is_some_and(|token| token.eq_ignore_ascii_case("R"))
 }
 
 /// Whether a line's second token is this CAN port.
@@ -181,9 +163,9 @@ mod tests {
             " R ok\n",
             "\r\nR Ok\r\n\r\n",
         ] {
-            assert_eq!(kinds(ok.as_bytes()), [Line::Reply(Reply::Ok)], "{ok:?}");
+            assert_eq!(kinds(ok.as_bytes()), [Line::Ok], "{ok:?}");
         }
-        assert_eq!(kinds(b"r err 5 Busy\r"), [Line::Reply(Reply::Refused(b"r err 5 Busy"))]);
+        assert_eq!(kinds(b"r err 5 Busy\r"), [Line::Refused(b"r err 5 Busy")]);
     }
 
     #[test]
@@ -199,9 +181,9 @@ mod tests {
             kinds(b"M 1 CSD 100 55\r\nR ok\nE 1 BUSOFF\rR ERR 7 no\\nwhat\n"),
             [
                 Line::Frame(b"M 1 CSD 100 55"),
-                Line::Reply(Reply::Ok),
+                Line::Ok,
                 Line::Event(b"E 1 BUSOFF"),
-                Line::Reply(Reply::Refused(b"R ERR 7 no")),
+                Line::Refused(b"R ERR 7 no"),
                 Line::Unknown(b"what"),
             ]
         );

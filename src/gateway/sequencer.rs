@@ -53,18 +53,18 @@
 //! # `STOP` overtakes
 //!
 //! `STOP` waits [`SETTLE`], 20 ms, for the command in flight to be answered, and lets an answer settle. Without one it is
-//! sent at once, for the sake of the bus alone: its answer could not be told from the other's, and a `START` that the
+//! sent at once, for the sake of the bus alone: nothing says to which of the two an answer belongs, and a `START` that the
 //! network held back may still be carried out after it. Once no reply to either can come, `STOP` is sent anew and confirmed.
 
-use std::fmt;
 use std::mem;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::command::{BitRate, Channel, Command, Filter, Init, Verb};
+use super::error::{Busy, Cause, Failure, Takeover, error_number};
+pub use super::event::Action;
+use super::event::Outcome;
 use super::reply::{Line, Status};
-use super::socket::NetworkError;
-use super::transaction::{Answer, Next, Outcome, RetryConfig, SETTLE, Transaction};
+use super::transaction::{RetryConfig, SETTLE, Transaction};
 
 /// How many times the filters are set in all.
 const MAX_FILTER_ROUNDS: u32 = 4;
@@ -102,158 +102,37 @@ impl Default for Setup {
     }
 }
 
-/// What [`Sequencer::poll`] wants done, or reports.
-#[derive(Clone, Debug, PartialEq)]
-#[must_use = "a command that is not sent is not answered"]
-#[non_exhaustive]
-pub enum Action {
-    /// Let no other program share the port, read everything that has arrived, pass it to [`Sequencer::on_line`], poll again.
-    /// A reply to an earlier program may be among it, and answers nothing of ours.
-    ReadQueued,
-    /// Send this command now as this attempt, then call [`Sequencer::on_sent`].
-    Send {
-        /// The command.
-        command: Command,
-        /// The number of the attempt, from 1.
-        attempt: u32,
-    },
-    /// `INIT` was refused with this text; `STOP` and a second `INIT` follow.
-    InitRefused {
-        /// The gateway's text.
-        text: String,
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-    /// A `START`, `STATUS` or `STOP` has ended. A [`Answer::Status`] to `START` or `STOP` is what decided after a refusal.
-    Completed {
-        /// The command.
-        command: Command,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// Wait for lines, until this time if there is one, and poll again.
-    Wait(Option<Instant>),
-}
-
-/// What is under way must end first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
-
-impl fmt::Display for Busy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("another command is under way")
-    }
-}
-
-impl std::error::Error for Busy {}
-
-/// Why a command failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Cause {
-    /// No transmission of it was answered in time.
-    NoReply {
-        /// How many left this machine.
-        transmissions: u32,
-        /// How many there could have been.
-        attempts: u32,
-        /// How long each attempt lasted; the last one twice as long.
-        timeout: Duration,
-        /// The last line that came meanwhile and was no reply to it, if any (escaped, cut at 200 bytes).
-        instead: Option<String>,
-    },
-    /// The gateway refused it with this text (escaped, cut at 200 bytes) and has not carried it out.
-    Refused(String),
-    /// The gateway answered it with this text, and may have carried it out.
-    InDoubt(String),
-}
-
-/// What a handshake did to a bus that was running when it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Takeover {
-    /// Nothing, or `START` has left since.
-    #[default]
-    None,
-    /// `STOP` was sent.
-    StopSent {
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-    /// The bus is stopped.
-    Stopped {
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-}
-
-/// A handshake, a `START` or a `STOP` that failed, with all that is known of it.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Failure {
-    /// The command at which it failed.
-    pub command: Command,
-    /// Why.
-    pub cause: Cause,
-    /// What the handshake did to a bus that was running.
-    pub takeover: Takeover,
-    /// The gateway; `None` if a [`Sequencer`] is used without a [`Connection`](super::Connection).
-    pub gateway: Option<SocketAddr>,
-    /// The network's latest error since the command was last sent; likewise.
-    pub network_error: Option<NetworkError>,
-    /// Whether something has come from the gateway since the first command left; likewise.
-    pub has_answered: bool,
-}
-
 /// Decides which command follows which outcome.
 #[derive(Clone, Debug)]
 pub struct Sequencer {
     channel: Channel,
     setup: Setup,
-    line: Transaction,
+    pub(super) line: Transaction,
     step: Step,
+    /// `STOP` follows in place of everything else, once the command in flight is answered, at this time at the latest.
+    stop_at: Option<Instant>,
     takeover: Takeover,
 }
 
-/// What is in flight, or follows when the line is free.
+/// What is in flight, or follows when the line has settled.
 #[derive(Clone, Debug)]
 enum Step {
+    /// Nothing.
     Idle,
+    /// `INIT`; the second one if there was a [`Takeover`].
     Init,
-    /// `STATUS`, because `INIT` was refused with this text.
-    CheckInit(String),
+    /// `STATUS`, because this was refused with this text.
+    Check(Verb, String),
     /// `STOP`, because `INIT` was refused.
-    TakeOver {
-        was_running: bool,
-    },
-    /// `INIT` after that `STOP`.
-    InitAgain {
-        was_running: bool,
-    },
-    /// Rounds of `FILTER CLEAR` and `FILTER ADD` count from 1.
-    FilterClear {
-        round: u32,
-    },
-    FilterAdd {
-        round: u32,
-        entry: usize,
-    },
-    Start {
-        again: bool,
-    },
-    /// `STATUS`, because `START` was refused with this text.
-    CheckStart(String),
+    TakeOver { was_running: bool },
+    /// `FILTER CLEAR` as number 0, then a `FILTER ADD` for each entry. Rounds count from 1.
+    Filter { round: u32, number: usize },
+    /// `START`; after a handshake, `again`.
+    Start { again: bool },
     /// `STATUS`, because the caller asked for it.
     Query,
-    /// `STOP`, once the command in flight is answered, at this time at the latest. The refusal of a `START` that was not
-    /// checked yet is reported first.
-    StopDue {
-        at: Instant,
-        refused_start: Option<String>,
-    },
+    /// `STOP`, because the caller asked for it.
     Stop,
-    /// `STATUS`, because `STOP` was refused with this text.
-    CheckStop(String),
 }
 
 impl Sequencer {
@@ -261,12 +140,12 @@ impl Sequencer {
     pub fn new(now: Instant, channel: Channel) -> Sequencer {
         let setup = Setup::default();
         let line = Transaction::new(now, setup.retry, SETTLE);
-        Sequencer { channel, setup, line, step: Step::Idle, takeover: Takeover::None }
+        Sequencer { channel, setup, line, step: Step::Idle, stop_at: None, takeover: Takeover::None }
     }
 
     /// When commands are sent again, from the next one on.
     pub fn set_retry(&mut self, retry: RetryConfig) {
-        self.line.set_retry(retry);
+        self.line.retry = retry.clamped();
     }
 
     /// The command that was begun and may still be answered.
@@ -274,21 +153,13 @@ impl Sequencer {
         self.line.in_flight()
     }
 
-    /// The same, or the latest that was in flight or given up, as long as answers to it may be read.
-    pub(super) fn answerable(&self) -> Option<Command> {
-        self.line.answerable()
-    }
-
-    /// Whether a copy of that command has left, and a reply to it can still be read.
-    pub(super) fn is_answerable(&self, read_up_to: Instant) -> bool {
-        self.line.answerable().is_some()
-            && self.line.has_left()
-            && (self.line.in_flight().is_some() || read_up_to < self.line.replies_until())
-    }
-
     /// Whether nothing is to be sent and no answer is awaited.
     pub fn is_idle(&self) -> bool {
-        matches!(self.step, Step::Idle)
+        matches!(self.step, Step::Idle) && self.stop_at.is_none()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop_at.is_some() || matches!(self.step, Step::Stop | Step::Check(Verb::Stop, _))
     }
 
     /// What the handshake did to a running bus.
@@ -298,20 +169,15 @@ impl Sequencer {
 
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
     pub fn unchecked_start(&self) -> Option<Failure> {
-        match (&self.step, self.line.answer()) {
-            (Step::CheckStart(text), Some(Answer::Status(status))) => {
-                status.stopped.then(|| self.failure(Verb::Start, Cause::Refused(text.clone())))
+        let cause = match (&self.step, self.line.outcome()) {
+            (Step::Check(Verb::Start, _), Some(Outcome::Status(Status { stopped: false, .. }))) => return None,
+            (Step::Check(Verb::Start, text), Some(Outcome::Status(_))) => Cause::Refused(text.clone()),
+            (Step::Check(Verb::Start, text), _) | (Step::Start { .. }, Some(Outcome::Refused(text))) => {
+                Cause::InDoubt(text.clone())
             }
-            (Step::CheckStart(text), _) | (Step::Start { .. }, Some(Answer::Refused(text))) => {
-                Some(self.failure(Verb::Start, Cause::InDoubt(text.clone())))
-            }
-            _ => None,
-        }
-    }
-
-    /// The failure of a `START` that left and was not answered, for a caller to which that is one.
-    pub(super) fn unanswered_start(&self, instead: Option<String>) -> Failure {
-        self.no_reply(Verb::Start, 1, instead)
+            _ => return None,
+        };
+        Some(self.failure(Verb::Start, cause))
     }
 
     /// Begins the handshake once the line is quiet: replies to earlier programs and to our own earlier commands must not
@@ -321,11 +187,11 @@ impl Sequencer {
     ///
     /// A `STOP` is under way.
     pub fn begin_start(&mut self, now: Instant, setup: &Setup) -> Result<(), Busy> {
-        if matches!(self.step, Step::StopDue { .. } | Step::Stop | Step::CheckStop(_)) {
+        if self.is_stopping() {
             return Err(Busy);
         }
-        let quiet = self.line.replies_until().saturating_duration_since(now).max(setup.retry.initial_quiet());
-        self.line = Transaction::new(now, setup.retry, quiet);
+        let quiet = self.line.replies_until.saturating_duration_since(now).max(setup.retry.initial_quiet());
+        self.line = Transaction::new(now, setup.retry.clamped(), quiet);
         (self.setup, self.step, self.takeover) = (setup.clone(), Step::Init, Takeover::None);
         Ok(())
     }
@@ -357,15 +223,15 @@ impl Sequencer {
     }
 
     /// Gives up the `STATUS` of [`Sequencer::request_status`], if it has not ended, or the `START` of
-    /// [`Sequencer::start_again`], if it has not left. Its answer may still come.
+    /// [`Sequencer::start_again`], if it has not left. The answer to `STATUS` may still come.
     pub fn cancel_status(&mut self) {
-        let has_left = self.line.in_flight().is_some() && self.line.has_left();
-        if matches!(self.step, Step::Query) || matches!(self.step, Step::Start { again: true } if !has_left) {
+        let has_left = self.line.in_flight().is_some() && self.line.transmissions > 0;
+        if matches!(self.step, Step::Query) || matches!(self.step, Step::Start { again: true }) && !has_left {
             self.abandon();
         }
     }
 
-    /// Gives up everything.
+    /// Gives up what is in flight, and what would follow from it.
     pub(super) fn abandon(&mut self) {
         self.step = Step::Idle;
         self.line.abandon();
@@ -373,13 +239,9 @@ impl Sequencer {
 
     /// Sends `STOP` in place of everything that is not sent yet, see the [module](self). If one is under way, that goes on.
     pub fn begin_stop(&mut self, now: Instant) {
-        let refused_start = match (&self.step, self.line.answer()) {
-            (Step::StopDue { .. } | Step::Stop | Step::CheckStop(_), _) => return,
-            (Step::CheckStart(_), Some(Answer::Status(Status { stopped: false, .. }))) => None,
-            (Step::CheckStart(text), _) => Some(text.clone()),
-            _ => None,
-        };
-        self.step = Step::StopDue { at: now + SETTLE, refused_start };
+        if !self.is_stopping() {
+            self.stop_at = Some(now + SETTLE);
+        }
     }
 
     /// What to do at `now`, the time up to which everything has been read. To be called again after each action, after
@@ -391,36 +253,35 @@ impl Sequencer {
     /// after any other it is idle.
     pub fn poll(&mut self, now: Instant) -> Result<Action, Failure> {
         loop {
-            let stop_due = match &mut self.step {
-                Step::StopDue { at, refused_start } => match refused_start.take() {
-                    Some(text) => return Err(self.failure(Verb::Start, Cause::InDoubt(text))),
-                    None => Some(*at),
-                },
-                _ => None,
-            };
-            if stop_due.is_some() && !self.line.has_left() {
-                self.line.abandon();
+            if self.stop_at.is_some() {
+                if let Step::Check(Verb::Start, _) = self.step {
+                    let unchecked = self.unchecked_start();
+                    self.step = Step::Idle;
+                    unchecked.map_or(Ok(()), Err)?;
+                }
+                if self.line.answerable.is_none() {
+                    self.line.abandon();
+                }
             }
             match self.line.poll(now) {
-                Next::Free if self.is_idle() => return Ok(Action::Wait(None)),
-                Next::Free => self.begin(now),
-                Next::Done { command, transmissions, outcome } => {
-                    if let Some(action) = self.on_done(command, transmissions, outcome)? {
+                Action::Wait(None) if self.is_idle() => return Ok(Action::Wait(None)),
+                Action::Wait(None) => self.begin(),
+                Action::Completed { command, outcome } => {
+                    if let Some(action) = self.on_completed(command, outcome)? {
                         return Ok(action);
                     }
                 }
                 // Another attempt is not worth the delay.
-                Next::Send(..) if stop_due.is_some() => return Ok(self.overtake()),
+                Action::Send { .. } if self.stop_at.is_some() => return Ok(self.overtake()),
                 // An answer that came in time may settle first.
-                Next::Wait(until) if stop_due.is_some_and(|at| at <= now && now + SETTLE < until) => {
+                Action::Wait(Some(until)) if self.stop_at.is_some_and(|at| at <= now && now + SETTLE < until) => {
                     return Ok(self.overtake());
                 }
-                Next::ReadQueued => return Ok(Action::ReadQueued),
-                Next::Send(command, attempt) => return Ok(Action::Send { command, attempt }),
-                Next::Wait(until) => {
-                    let until = stop_due.filter(|&at| now < at).map_or(until, |at| at.min(until));
-                    return Ok(Action::Wait(Some(until)));
+                Action::Wait(Some(until)) => {
+                    let stop_at = self.stop_at.filter(|&at| now < at);
+                    return Ok(Action::Wait(stop_at.into_iter().chain([until]).min()));
                 }
+                action => return Ok(action),
             }
         }
     }
@@ -440,95 +301,86 @@ impl Sequencer {
         self.line.on_line(now, line)
     }
 
-    fn begin(&mut self, now: Instant) {
-        if let Step::StopDue { .. } = self.step {
+    fn begin(&mut self) {
+        if self.stop_at.take().is_some() {
             self.step = Step::Stop;
         }
         let verb = match self.step {
             Step::Idle => return,
-            Step::Init | Step::InitAgain { .. } => Verb::Init(self.setup.init),
-            Step::FilterClear { .. } => Verb::FilterClear,
-            Step::FilterAdd { entry, .. } => Verb::FilterAdd(self.setup.filters[entry]),
+            Step::Init => Verb::Init(self.setup.init),
+            Step::Filter { number: 0, .. } => Verb::FilterClear,
+            Step::Filter { number, .. } => Verb::FilterAdd(self.setup.filters[number - 1]),
             Step::Start { .. } => Verb::Start,
-            Step::CheckInit(_) | Step::CheckStart(_) | Step::Query | Step::CheckStop(_) => Verb::Status,
-            Step::TakeOver { .. } | Step::StopDue { .. } | Step::Stop => Verb::Stop,
+            Step::Check(..) | Step::Query => Verb::Status,
+            Step::TakeOver { .. } | Step::Stop => Verb::Stop,
         };
         let max_transmissions = if verb == Verb::Start { 1 } else { u32::MAX };
-        self.line.begin(now, self.command(verb), max_transmissions);
+        self.line.begin(self.command(verb), max_transmissions);
     }
 
     /// Sends a `STOP` whose answer is not awaited; the next one begins when the line has settled.
     fn overtake(&mut self) -> Action {
-        self.step = Step::Stop;
+        (self.step, self.stop_at) = (Step::Stop, None);
         self.line.abandon();
         Action::Send { command: self.command(Verb::Stop), attempt: 1 }
     }
 
     /// What follows the end of a command: something to report, or the next step.
-    fn on_done(&mut self, command: Command, transmissions: u32, outcome: Outcome) -> Result<Option<Action>, Failure> {
-        use Answer::{Ok as Done, Refused};
-        use Outcome::{Answered, NoReply};
+    fn on_completed(&mut self, command: Command, outcome: Outcome) -> Result<Option<Action>, Failure> {
+        use Outcome::{NoReply, Ok as Done, Refused};
         let step = mem::replace(&mut self.step, Step::Idle);
-        let next = match (step, outcome) {
-            // Of what STOP has overtaken only START matters.
-            (Step::StopDue { at, .. }, outcome) => {
-                self.step = Step::StopDue { at, refused_start: None };
-                return match outcome {
-                    _ if command.verb != Verb::Start => Ok(None),
-                    Answered(Refused(text)) => Err(self.failure(Verb::Start, Cause::InDoubt(text))),
-                    NoReply(instead) if transmissions == 0 => Err(self.no_reply(command.verb, 0, instead)),
-                    outcome => Ok(Some(Action::Completed { command, outcome })),
-                };
-            }
-            (Step::Init, Answered(Refused(text))) => match error_number(&text) {
+        // Of what STOP has overtaken only START matters.
+        if self.stop_at.is_some() && command.verb != Verb::Start {
+            return Ok(None);
+        }
+        // A running controller would have refused INIT.
+        if let (Step::TakeOver { .. } | Step::Init, Done, Takeover::StopSent { was_running }) =
+            (&step, &outcome, self.takeover)
+        {
+            self.takeover = Takeover::Stopped { was_running };
+        }
+        self.step = match (step, outcome) {
+            (Step::Init, Done) => Step::Filter { round: 1, number: 0 },
+            (Step::Init, Refused(text)) if self.takeover == Takeover::None => match error_number(&text) {
                 Some(10) => return Ok(Some(self.take_over(text, true))),
                 Some(1 | 4..=7 | 9 | 11..=22 | 25 | 27..=33) => {
                     return Err(self.failure(command.verb, Cause::Refused(text)));
                 }
-                _ => Step::CheckInit(text),
+                _ => Step::Check(command.verb, text),
             },
-            (Step::CheckInit(text), Answered(Answer::Status(Status { stopped: true, .. }))) => {
-                return Err(self.failure(Verb::Init(self.setup.init), Cause::Refused(text)));
-            }
-            (Step::CheckInit(text), outcome) => {
-                let was_running = matches!(outcome, Answered(Answer::Status(_)));
-                return Ok(Some(self.take_over(text, was_running)));
-            }
-            (Step::TakeOver { was_running }, Answered(answer)) => {
-                if answer == Done {
-                    self.takeover = Takeover::Stopped { was_running };
-                }
-                Step::InitAgain { was_running }
-            }
-            (Step::Init, Answered(_)) => Step::FilterClear { round: 1 },
-            (Step::InitAgain { was_running }, Answered(Done)) => {
-                self.takeover = Takeover::Stopped { was_running };
-                Step::FilterClear { round: 1 }
-            }
-            (Step::FilterClear { round }, Answered(Done)) => self.filter(round, 0),
-            (Step::FilterAdd { round, entry }, Answered(Done)) => self.filter(round, entry + 1),
-            (Step::FilterAdd { round, .. }, Answered(Refused(text))) => {
+            (Step::TakeOver { .. }, Done | Refused(_)) => Step::Init,
+            (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start { again: false },
+            (Step::Filter { round, number }, Done) => Step::Filter { round, number: number + 1 },
+            (Step::Filter { round, number: 1.. }, Refused(text)) => {
                 if round == MAX_FILTER_ROUNDS {
                     return Err(self.failure(command.verb, Cause::InDoubt(text)));
                 }
-                Step::FilterClear { round: round + 1 }
+                Step::Filter { round: round + 1, number: 0 }
             }
-            (Step::Start { .. }, Answered(Refused(text))) => Step::CheckStart(text),
-            (Step::Stop, Answered(Refused(text))) => Step::CheckStop(text),
-            (Step::CheckStart(text), outcome) => return self.checked(Verb::Start, false, text, outcome),
-            (Step::CheckStop(text), outcome) => return self.checked(Verb::Stop, true, text, outcome),
+            (Step::Start { .. } | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
+            // The controller is not in the state that the command causes, or needs.
+            (Step::Check(verb, text), Outcome::Status(status)) if status.stopped != (verb == Verb::Stop) => {
+                return Err(self.failure(verb, Cause::Refused(text)));
+            }
+            (Step::Check(Verb::Init(_), text), outcome) => {
+                let was_running = matches!(outcome, Outcome::Status(_));
+                return Ok(Some(self.take_over(text, was_running)));
+            }
+            (Step::Check(verb, _), outcome @ Outcome::Status(_)) => {
+                return Ok(Some(Action::Completed { command: self.command(verb), outcome }));
+            }
+            (Step::Check(verb, text), _) => return Err(self.failure(verb, Cause::InDoubt(text))),
             // A START that left may have been carried out.
-            (Step::Start { .. }, outcome @ NoReply(_)) if transmissions > 0 => {
+            (Step::Start { .. }, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
-            (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Answered(_)) => {
+            (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Done) => {
                 return Ok(Some(Action::Completed { command, outcome }));
             }
-            (_, NoReply(instead)) => return Err(self.no_reply(command.verb, transmissions, instead)),
-            (_, Answered(Refused(text))) => return Err(self.failure(command.verb, Cause::Refused(text))),
-            (_, Answered(_)) => return Ok(None),
+            (_, NoReply(instead)) => return Err(self.no_reply(command.verb, instead)),
+            (_, Refused(text)) => return Err(self.failure(command.verb, Cause::Refused(text))),
+            _ => Step::Idle,
         };
-        self.step = next;
         Ok(None)
     }
 
@@ -537,91 +389,19 @@ impl Sequencer {
         Action::InitRefused { text, was_running }
     }
 
-    fn filter(&self, round: u32, entry: usize) -> Step {
-        if entry < self.setup.filters.len() { Step::FilterAdd { round, entry } } else { Step::Start { again: false } }
-    }
-
-    /// `STATUS` has ended after a refusal of `START` or `STOP`, which was carried out if the controller is in the state that
-    /// it causes.
-    fn checked(
-        &self,
-        verb: Verb,
-        is_stopped: bool,
-        refusal: String,
-        outcome: Outcome,
-    ) -> Result<Option<Action>, Failure> {
-        match outcome {
-            Outcome::Answered(Answer::Status(status)) if status.stopped == is_stopped => {
-                Ok(Some(Action::Completed { command: self.command(verb), outcome }))
-            }
-            Outcome::Answered(Answer::Status(_)) => Err(self.failure(verb, Cause::Refused(refusal))),
-            _ => Err(self.failure(verb, Cause::InDoubt(refusal))),
-        }
-    }
-
     fn command(&self, verb: Verb) -> Command {
         Command { channel: self.channel, verb }
     }
 
-    fn no_reply(&self, verb: Verb, transmissions: u32, instead: Option<String>) -> Failure {
-        let RetryConfig { timeout, attempts } = self.line.retry();
+    /// The failure of the latest command, to which nothing or only this came.
+    pub(super) fn no_reply(&self, verb: Verb, instead: Option<String>) -> Failure {
+        let RetryConfig { timeout, attempts } = self.line.retry;
+        let transmissions = self.line.transmissions;
         self.failure(verb, Cause::NoReply { transmissions, attempts, timeout, instead })
     }
 
     fn failure(&self, verb: Verb, cause: Cause) -> Failure {
         let command = self.command(verb);
         Failure { command, cause, takeover: self.takeover, gateway: None, network_error: None, has_answered: false }
-    }
-}
-
-/// The number in the gateway's `R ERR <number> <text>`.
-pub(crate) fn error_number(refusal: &str) -> Option<u32> {
-    refusal.split_ascii_whitespace().nth(2)?.parse().ok()
-}
-
-impl Failure {
-    /// The number of the gateway's `R ERR <number> <text>`, in the vendor's list, if it answered with one.
-    pub fn error_number(&self) -> Option<u32> {
-        match &self.cause {
-            Cause::Refused(text) | Cause::InDoubt(text) => error_number(text),
-            Cause::NoReply { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { command, cause, gateway, .. } = self;
-        match cause {
-            Cause::NoReply { transmissions, attempts, timeout, instead } => {
-                write!(f, "no reply to {command}")?;
-                if let Some(gateway) = gateway {
-                    write!(f, " from {gateway}")?;
-                }
-                let plural = if *transmissions == 1 { "" } else { "s" };
-                match transmissions {
-                    0 => write!(f, ": none of {attempts} attempts left this machine")?,
-                    _ => write!(f, " in {transmissions} attempt{plural} of {} s", timeout.as_secs_f64())?,
-                }
-                if transmissions == attempts {
-                    write!(f, " ({} s in all)", (*timeout * (attempts + 1)).as_secs_f64())?;
-                }
-                instead.as_ref().map_or(Ok(()), |text| write!(f, "; only this came: {text}"))
-            }
-            Cause::Refused(text) => {
-                write!(f, "the gateway refused {command}: {text}")?;
-                gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
-            }
-            Cause::InDoubt(text) => {
-                write!(f, "the gateway answered {command} with {text}")?;
-                gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.network_error.as_ref().map(|error| error as _)
     }
 }

@@ -1,6 +1,6 @@
 //! The UDP socket: where it is bound, which sender it hears, what the kernel grants it.
 //!
-//! The socket of a session is bound without a reuse option, so that a second listener is told that the port is in use
+//! The socket of a session is bound without a reuse option, so that a second listener gets the error that the port is in use
 //! instead of taking half of the stream. Then it is connected, so that the kernel drops the datagrams of every other sender
 //! and reports a closed port. What was queued in between is read before the first command is sent, and answers nothing.
 //!

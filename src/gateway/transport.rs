@@ -17,14 +17,6 @@ use super::socket::{self, OpenError};
 /// How often a socket is read that can no longer block, because its waker has shut it down.
 const WOKEN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long a read may wait for a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    No,
-    AtMost(Duration),
-    Indefinitely,
-}
-
 /// What a connection needs of the world.
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// The monotonic clock.
@@ -32,10 +24,16 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Sleeps; a waker ends it at once.
     fn sleep(&self, duration: Duration);
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
-    /// Reads one datagram. [`ErrorKind::WouldBlock`]: none came in time, or a waker has fired; can come early.
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize>;
-    /// Lets a `can-stop` of the same user share the port, or no longer.
+    /// Reads one datagram; waits for it so long at most, or indefinitely. [`ErrorKind::WouldBlock`]: none came in time, or a
+    /// waker has fired; can come early.
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize>;
+    /// Lets a `can-stop` of the same user share the port, or no longer: while a command is in flight its answers would be
+    /// delivered here. An answer that is already on its way to it by then is taken for ours; that is accepted.
     fn share_port(&mut self, on: bool);
+    /// A waker that ends a read.
+    fn waker(&self) -> Waker {
+        Waker::default()
+    }
     /// Whether a waker has fired.
     fn is_woken(&self) -> bool;
     fn local_addr(&self) -> io::Result<SocketAddr>;
@@ -55,35 +53,46 @@ pub(super) struct Udp {
     endpoint: Arc<Endpoint>,
     gateway: SocketAddr,
     drops: DropCounter,
+    port_is_shared: bool,
     is_nonblocking: bool,
     read_timeout: Option<Duration>,
     /// The latest read found nothing in time, so deadlines do not move with each datagram.
     timed_out: bool,
 }
 
-/// What a [`Waker`](super::Waker) reaches.
+/// What a [`Waker`] reaches.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+struct Endpoint {
     socket: UdpSocket,
     is_woken: AtomicBool,
     /// Notified when `is_woken` was set under the lock.
     woken: (Mutex<()>, Condvar),
 }
 
-impl Endpoint {
+/// Wakes a [`Connection`](super::Connection) from another thread. It fires once per connection and holds no socket: once the
+/// connection is dropped it does nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Waker(Weak<Endpoint>);
+
+impl Waker {
+    /// Ends the blocking [`Connection::next_event`](super::Connection::next_event), now or next, with
+    /// [`Event::Woken`](super::Event::Woken). What the kernel holds, and what still arrives, can be read afterwards, and
+    /// commands can be sent. From then on the connection polls its socket every millisecond, so a program that goes on for
+    /// long opens a new one.
     pub fn wake(&self) {
+        let Some(endpoint) = self.0.upgrade() else { return };
+        let (lock, woken) = &endpoint.woken;
+        let guard = lock.lock();
         // Set the flag before the shutdown, so that a reader that wakes sees it.
-        let (lock, woken) = &self.woken;
-        {
-            let _guard = lock.lock();
-            self.is_woken.store(true, SeqCst);
-            woken.notify_all();
-        }
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Read);
+        endpoint.is_woken.store(true, SeqCst);
+        woken.notify_all();
+        drop(guard);
+        let _ = SockRef::from(&endpoint.socket).shutdown(Shutdown::Read);
     }
 
+    /// Whether the connection was woken.
     pub fn is_woken(&self) -> bool {
-        self.is_woken.load(SeqCst)
+        self.0.upgrade().is_some_and(|endpoint| endpoint.is_woken.load(SeqCst))
     }
 }
 
@@ -92,38 +101,15 @@ impl Udp {
         let socket = socket::open(local, gateway)?;
         let drops = DropCounter::new(&socket);
         let endpoint = Arc::new(Endpoint { socket, is_woken: AtomicBool::new(false), woken: Default::default() });
-        Ok(Udp { endpoint, gateway, drops, is_nonblocking: false, read_timeout: None, timed_out: false })
-    }
-
-    pub fn endpoint(&self) -> Weak<Endpoint> {
-        Arc::downgrade(&self.endpoint)
-    }
-
-    /// Makes the next read of the socket return in time.
-    fn prepare(&mut self, wait: Wait) -> io::Result<()> {
-        let nonblocking = wait == Wait::No || self.is_woken();
-        if nonblocking != self.is_nonblocking {
-            self.endpoint.socket.set_nonblocking(nonblocking)?;
-            self.is_nonblocking = nonblocking;
-        }
-        let wanted = match wait {
-            Wait::No => return Ok(()),
-            Wait::AtMost(wanted) => Some(wanted.max(Duration::from_micros(1))),
-            Wait::Indefinitely => None,
-        };
-        // Setting it exactly would cost a system call for every datagram, since a deadline moves with each.
-        let suits = match (wanted, self.read_timeout) {
-            (Some(wanted), Some(set)) => {
-                set <= wanted && (set >= wanted - wanted / 8 && !self.timed_out || set == wanted)
-            }
-            (wanted, set) => wanted == set,
-        };
-        if !suits {
-            let timeout = wanted.map(|wanted| if self.timed_out { wanted } else { wanted - wanted / 16 });
-            self.endpoint.socket.set_read_timeout(timeout)?;
-            self.read_timeout = timeout;
-        }
-        Ok(())
+        Ok(Udp {
+            endpoint,
+            gateway,
+            drops,
+            port_is_shared: false,
+            is_nonblocking: false,
+            read_timeout: None,
+            timed_out: false,
+        })
     }
 }
 
@@ -145,32 +131,47 @@ impl Transport for Udp {
         socket.send(datagram).or_else(|_| socket.send(datagram)).map(drop)
     }
 
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize> {
-        self.prepare(wait)?;
-        let received = match self.endpoint.socket.recv(buffer) {
-            // The end of a socket that is shut down, not an empty datagram.
-            Ok(0) if !self.is_nonblocking && self.is_woken() => Err(ErrorKind::WouldBlock.into()),
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize> {
+        let nonblocking = wait == Some(Duration::ZERO) || self.is_woken();
+        let socket = &self.endpoint.socket;
+        if nonblocking != self.is_nonblocking {
+            socket.set_nonblocking(nonblocking)?;
+            self.is_nonblocking = nonblocking;
+        }
+        // Setting it exactly would cost a system call for every datagram, since a deadline moves with each.
+        let shorter = |fraction| wait.map(|wait| if self.timed_out { wait } else { wait - wait / fraction });
+        if !nonblocking && !(shorter(8)..=wait).contains(&self.read_timeout) {
+            let timeout = shorter(16);
+            socket.set_read_timeout(timeout)?;
+            self.read_timeout = timeout;
+        }
+        let received = match socket.recv(buffer) {
+            // The end of a socket that is shut down; an empty datagram that comes just then is lost, which is accepted.
+            Ok(0) if !nonblocking && self.is_woken() => Err(ErrorKind::WouldBlock.into()),
             received => received,
         };
         self.timed_out = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         // A socket that is shut down ignores read timeouts.
-        if self.timed_out && self.is_nonblocking {
-            match wait {
-                Wait::No => {}
-                Wait::AtMost(wait) => thread::sleep(wait.min(WOKEN_POLL_INTERVAL)),
-                Wait::Indefinitely => thread::sleep(WOKEN_POLL_INTERVAL),
-            }
+        if self.timed_out && nonblocking {
+            thread::sleep(wait.unwrap_or(WOKEN_POLL_INTERVAL).min(WOKEN_POLL_INTERVAL));
         }
         received
     }
 
     fn share_port(&mut self, on: bool) {
-        // Where it cannot be shared, can-stop takes a free port.
-        let _ = SockRef::from(&self.endpoint.socket).set_reuse_port(on);
+        if on != self.port_is_shared {
+            self.port_is_shared = on;
+            // Where it cannot be shared, can-stop takes a free port.
+            let _ = SockRef::from(&self.endpoint.socket).set_reuse_port(on);
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker(Arc::downgrade(&self.endpoint))
     }
 
     fn is_woken(&self) -> bool {
-        self.endpoint.is_woken()
+        self.endpoint.is_woken.load(SeqCst)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -77,7 +77,7 @@ impl Stdout {
     ///
     /// The system's.
     pub fn write(&mut self, batch: &[u8]) -> io::Result<()> {
-        write_patiently(&mut self.file, batch).map_err(|(written, error)| self.on_failure(&batch[..written], error))
+        write_when_possible(&mut self.file, batch).map_err(|(written, error)| self.on_failure(&batch[..written], error))
     }
 
     fn on_failure(&mut self, written: &[u8], error: io::Error) -> io::Error {
@@ -109,14 +109,17 @@ impl Stdout {
 
     fn examine(&mut self, length: u64) -> Result<Found> {
         let position = if self.appends() { length } else { self.file.stream_position()? };
+        if self.is_pcap {
+            ensure!(position == length, "not positioned at its end; append to it with >>");
+            return if length == 0 { Ok(Found::Nothing) } else { self.continue_pcap(length) };
+        }
         if position == 0 {
             return Ok(Found::Nothing);
         }
-        if self.is_pcap {
-            ensure!(position == length, "not positioned at its end; append to it with >>");
-            return self.continue_pcap(length);
-        }
-        let mut last = [0];
+        let (mut first, mut last) = ([0; 4], [0]);
+        let is_pcap =
+            self.reader().and_then(|file| file.read_exact_at(&mut first, 0)).is_ok() && PCAP_HEADER.starts_with(&first);
+        ensure!(!is_pcap, "it is a pcap file");
         Ok(match self.reader().and_then(|file| file.read_at(&mut last, position - 1)) {
             Ok(_) if last == *b"\n" => Found::WholeEnd,
             Ok(_) => Found::CutLine,
@@ -132,7 +135,7 @@ impl Stdout {
         let end = match PCAP_HEADER.strip_prefix(&header[..]) {
             Some([]) => records_end(file, PCAP_HEADER.len() as u64)?,
             Some(_) => 0,
-            None => bail!("it is not a pcap file of this program; remove it"),
+            None => bail!("it is not a pcap file of this program"),
         };
         if end == length {
             return Ok(Found::WholeEnd);
@@ -202,7 +205,7 @@ fn records_end(mut records: impl Read, mut end: u64) -> Result<u64> {
 
 /// Like [`Write::write_all`], but waits for an `out` that is non-blocking and full: other processes that share a pipe or
 /// terminal, such as terminal multiplexers, make it so. An error comes with the number of bytes that were written.
-pub(crate) fn write_patiently(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+pub(crate) fn write_when_possible(out: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
     let mut written = 0;
     while written < bytes.len() {
         match out.write(&bytes[written..]) {

@@ -1,7 +1,7 @@
 //! What `can-listen` costs and what it loses, next to other programs that do the same, on this machine.
 //!
 //! ```text
-//! cargo bench                                       everything, about twenty minutes
+//! cargo bench                                       everything, about half an hour
 //! cargo bench --bench listen -- --quick             one short round of everything, to see that it works
 //! cargo bench --bench listen -- latency full-speed  the cases whose names contain one of the arguments
 //! cargo bench --bench listen -- --rounds 9 rates    nine rounds instead of five

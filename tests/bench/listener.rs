@@ -69,6 +69,8 @@ impl Listener {
     /// Starts the program and waits until it listens. [`settle`] comes before the measurement.
     pub fn launch(program: &Program, stdout: Stdio) -> Listener {
         let gateway = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the gateway");
+        // Held until the program runs: until then a child holds copies of all sockets, also of one that tries a port.
+        let mut running = running();
         let (port, gateway_port) = (free_port(), port_of(&gateway));
         let mut arguments = program.command.iter().map(|argument| {
             argument.replace("{port}", &port.to_string()).replace("{gateway}", &gateway_port.to_string())
@@ -78,7 +80,8 @@ impl Listener {
         // With it, Python would write each line by itself.
         command.env_remove("PYTHONUNBUFFERED");
         let child = command.spawn().expect("a program that can be started");
-        running().push(pid(&child));
+        running.push(pid(&child));
+        drop(running);
 
         let listener = Listener { child, port, gateway, cpu_before: Duration::ZERO };
         if program.needs_handshake() {

@@ -54,7 +54,7 @@ impl Contest {
     /// What each program lost, its start-up (which is not in the ratios) and its memory.
     fn remark(&self, load: &Load, rounds: &Rounds<'_>) -> String {
         let of_each = self.programs.iter().enumerate().map(|(column, program)| {
-            let lost: u64 = rounds.outcomes(column).map(|outcome| outcome.sent - outcome.received).sum();
+            let lost: u64 = rounds.outcomes(column).map(|outcome| outcome.sent.saturating_sub(outcome.received)).sum();
             let startup = rounds.median(column, |outcome| outcome.cost.startup.as_secs_f64() * 1e3);
             let memory = rounds.median(column, |outcome| outcome.cost.memory_kib as f64);
             let lost = thousands(lost as f64);

@@ -147,7 +147,7 @@ fn no_reply_error_names_the_other_addresses_of_a_name() {
         let arguments = ["--target", "gw1:9", "--timeout", "0.05", "--attempts", "1"];
         for mut command in [can_listen_plain(arguments), can_stop([&["--confirm"], &arguments[..]].concat())] {
             let finished = run(&mut command);
-            failed(&finished, 1, &["no reply to CAN 1 ", "from 127.0.0.2:9 ", "; gw1 also has 127.0.0.3\n"]);
+            failed(&finished, 1, &["no reply to CAN 1 ", "from 127.0.0.2:9 ", "; gw1 also has 127.0.0.3"]);
         }
     });
 }

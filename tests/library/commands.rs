@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Answer, Busy, Cause, Outcome, Verb};
+use can_udp::gateway::{Busy, Cause, Outcome, Verb};
 use can_udp::{Connection, Event};
 
 use crate::simulator::{Gateway, Reaction};
@@ -43,7 +43,7 @@ fn stop_under_way_is_replaced_by_nothing() {
     assert_eq!(bus.request_status(), Err(Busy));
     assert_eq!(bus.start_again(), Err(Busy));
     assert_eq!(bus.begin_start(&setup(500, 3)), Err(Busy));
-    assert_eq!(completed(&mut bus, Verb::Stop), Outcome::Answered(Answer::Ok));
+    assert_eq!(completed(&mut bus, Verb::Stop), Outcome::Ok);
     assert!(!gateway.is_running());
 }
 
@@ -53,7 +53,7 @@ fn handshake_under_way_is_replaced_by_no_status() {
     let mut bus = open(&gateway);
     assert_eq!(bus.begin_start(&setup(500, 3)), Ok(()));
     assert_eq!(bus.request_status(), Err(Busy));
-    assert_eq!(completed(&mut bus, Verb::Start), Outcome::Answered(Answer::Ok));
+    assert_eq!(completed(&mut bus, Verb::Start), Outcome::Ok);
     assert!(gateway.is_running());
 }
 
@@ -63,9 +63,9 @@ fn status_is_busy_while_start_settles_and_answered_later() {
     let mut bus = open(&gateway);
     bus.start(&setup(500, 3)).expect("data has come");
     assert_eq!(bus.request_status(), Err(Busy));
-    assert_eq!(completed(&mut bus, Verb::Start), Outcome::Answered(Answer::Ok));
+    assert_eq!(completed(&mut bus, Verb::Start), Outcome::Ok);
     assert_eq!(bus.request_status(), Ok(()));
-    assert!(matches!(completed(&mut bus, Verb::Status), Outcome::Answered(Answer::Status(_))));
+    assert!(matches!(completed(&mut bus, Verb::Status), Outcome::Status(_)));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use can_udp::format::event::{ControllerEvent, StateChange};
+use can_udp::format::controller::{ControllerEvent, StateChange};
 use can_udp::format::frames;
 use can_udp::gateway::reply::{Line, lines};
 use can_udp::gateway::{DataBitRate, ValueError};

@@ -1,6 +1,6 @@
 //! What must hold in every schedule.
 
-use can_udp::gateway::reply::{Line, Reply as ReplyLine, Status};
+use can_udp::gateway::reply::{Line, Status};
 use can_udp::gateway::{Cause, Command, Failure, Takeover, Verb};
 
 use crate::case::{Before, Plan};
@@ -108,8 +108,9 @@ impl Promises {
         self.expect(reply.number == self.number, "an answer is credited to its own command");
         self.answered = Some(self.number);
         match (command.verb, line) {
-            (Verb::Start, _) => self.start_is_refused = matches!(line, Line::Reply(ReplyLine::Refused(_))),
-            (_, Line::Reply(ReplyLine::Status(Status { stopped, .. }))) => {
+            // A refusal that comes after R ok is one of a copy.
+            (Verb::Start, _) => self.start_is_refused = !self.oks.contains(&self.number),
+            (_, Line::Status(Status { stopped, .. })) => {
                 (self.status_says_stopped, self.status_says_running) = (stopped, !stopped);
                 self.start_is_refused &= stopped;
             }
@@ -121,7 +122,7 @@ impl Promises {
     pub fn on_unawaited(&mut self, reply: &Reply, line: Line<'_>, taken: bool) {
         let is_ours = reply.number > 0 || self.neighbour_acted;
         self.expect(!taken || is_ours && reply.text != "R ok", "what is recognised may answer a command given up");
-        let tells = matches!(line, Line::Reply(ReplyLine::Refused(_) | ReplyLine::Status(_)));
+        let tells = matches!(line, Line::Refused(_) | Line::Status(_));
         let answers = tells && self.given_up.is_some_and(|number| reply.number >= number);
         self.expect(taken || !answers, "the answer to a command that was given up is recognised");
     }
@@ -129,8 +130,10 @@ impl Promises {
     /// The caller that sends nothing more is told of a `START` that was refused.
     pub fn on_unchecked_start(&mut self, failure: Option<Failure>) {
         self.expect(failure.is_some() == self.start_is_refused, "every refused START is reported, and no other");
-        let is_honest = failure
-            .is_none_or(|failure| failure.command.verb == Verb::Start && matches!(failure.cause, Cause::InDoubt(_)));
+        let is_honest = failure.is_none_or(|failure| {
+            let is_checked = self.status_says_stopped && matches!(failure.cause, Cause::Refused(_));
+            failure.command.verb == Verb::Start && (is_checked || matches!(failure.cause, Cause::InDoubt(_)))
+        });
         self.expect(is_honest, "a START that was not checked is in doubt");
         self.start_is_refused = false;
     }

@@ -1,6 +1,6 @@
 //! What the sequencer reports is true of the gateway, or says that it is in doubt.
 
-use can_udp::gateway::{Answer, Cause, Command, Failure, Outcome, Verb};
+use can_udp::gateway::{Cause, Command, Failure, Outcome, Verb};
 
 use crate::network::{SETTLE, TIMEOUT};
 use crate::promises::{Promises, Sending};
@@ -22,20 +22,20 @@ impl Session<'_> {
                 self.promises.expect(self.promises.has_left, "START has no reply only if it left");
                 self.check_no_reply();
             }
-            (Verb::Start, Outcome::Answered(answer)) => {
+            (Verb::Start, answer) => {
                 let is_true = runs || self.is_excused(self.promises.start.first_at);
                 let filters = self.world.has_wanted_filters();
                 self.promises.start_is_refused = false;
                 self.promises.expect(is_true, "a bus that is reported running runs");
                 self.promises.expect(filters, "a bus that is reported running has exactly the wanted filters");
-                let says_so = matches!(answer, Answer::Ok) || matches!(answer, Answer::Status(s) if !s.stopped);
+                let says_so = matches!(answer, Outcome::Ok) || matches!(answer, Outcome::Status(s) if !s.stopped);
                 self.promises.expect(says_so, "START succeeds only by R ok or a STATUS that says running");
             }
             (Verb::Stop, outcome) => {
                 let carried_out = facts.stopped_by == Some(self.promises.stop.number);
                 let is_true = match outcome {
-                    Outcome::Answered(Answer::Ok) => carried_out,
-                    Outcome::Answered(Answer::Status(status)) => status.stopped,
+                    Outcome::Ok => carried_out,
+                    Outcome::Status(status) => status.stopped,
                     _ => false,
                 };
                 let stays = !self.world.may_still_start() && !runs || self.is_excused(self.promises.stop.first_at);
@@ -54,7 +54,7 @@ impl Session<'_> {
                     .expect(!few_losses, "STATUS is answered if fewer of its transmissions are lost than sent");
                 self.check_no_reply();
             }
-            (_, Outcome::Answered(_)) => {}
+            _ => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use can_udp::Setup;
 use can_udp::gateway::reply::Line;
 use can_udp::gateway::sequencer::{Action, Sequencer};
-use can_udp::gateway::{Answer, Command, Failure, Outcome, RetryConfig, Verb};
+use can_udp::gateway::{Command, Failure, Outcome, RetryConfig, Verb};
 
 use crate::case::{Case, Plan};
 use crate::choices::Choices;
@@ -135,7 +135,11 @@ impl<'a> Session<'a> {
             Ok(Action::Send { command, attempt }) => {
                 let overtakes = self.sequencer.in_flight().is_none();
                 if overtakes && in_flight {
+                    self.promises.expect(self.promises.has_left, "STOP overtakes only what has left");
                     self.promises.on_given_up();
+                } else if !overtakes {
+                    // What came before is read by now.
+                    self.others_act();
                 }
                 self.check_send(command, attempt, overtakes);
                 self.send(command);
@@ -175,14 +179,18 @@ impl<'a> Session<'a> {
         self.sequencer.on_sent(self.now(), left);
     }
 
-    /// What comes just before a command leaves is read, too.
-    fn read_queued(&mut self) {
+    /// Something comes just before a command leaves.
+    fn others_act(&mut self) {
         if let Some(text) = self.queued_stale.take() {
             self.world.inbox.push(Reply { number: 0, text: text.to_owned() });
         }
         if mem::take(&mut self.port_is_shared) {
             self.neighbour_acts();
         }
+    }
+
+    fn read_queued(&mut self) {
+        self.others_act();
         self.read_up_to = self.world.now;
         self.read_inbox();
     }
@@ -234,7 +242,10 @@ impl<'a> Session<'a> {
         self.promises.on_reply(&reply);
         match in_flight {
             Some(command) if taken => self.promises.on_answer(&reply, line, command),
-            Some(_) => {}
+            Some(_) => {
+                let is_ours = reply.number > 0 && reply.number == self.promises.number;
+                self.promises.expect(!is_ours, "every answer to the command in flight is recognised");
+            }
             None => self.promises.on_unawaited(&reply, line, taken),
         }
     }
@@ -246,7 +257,7 @@ impl<'a> Session<'a> {
             (Verb::Stop, _) => self.ended = true,
             (Verb::Start, Outcome::NoReply(_)) => self.stream = Stream::InDoubt,
             (Verb::Start, _) => self.stream = Stream::Known,
-            (Verb::Status, Outcome::Answered(Answer::Status(status))) if self.stream == Stream::InDoubt => {
+            (Verb::Status, Outcome::Status(status)) if self.stream == Stream::InDoubt => {
                 self.stream = Stream::Known;
                 if status.stopped && !self.promises.stop_begun() {
                     self.promises.starts_allowed += 1;

@@ -80,6 +80,7 @@ impl Generator {
         self.happenings();
         self.stdout();
         self.process();
+        self.rarity();
         self.items.push(Item::End(self.horizon));
     }
 
@@ -546,6 +547,104 @@ impl Generator {
         if self.rng.percent(2) {
             let at = self.a_time();
             self.items.push(Item::At(at, Happening::StderrBlocked(true)));
+        }
+    }
+
+    /// What independent draws hardly ever bring together.
+    fn rarity(&mut self) {
+        let quiet = self.timeout / 4;
+        let text = |at, text: &str| Item::At(at, Happening::Text(format!("{text}\n").into_bytes()));
+        match self.rng.below(50) {
+            // So many frames that the loop rests, until after the end.
+            0 => {
+                let from = self.horizon.saturating_sub(self.rng.between(0, 400 * MILLISECOND));
+                let every = self.rng.between(100, 2 * MILLISECOND);
+                let to = self.horizon + 100 * MILLISECOND;
+                self.items.push(Item::Stream { from, to, every, pack: 1, kind: Kind::Standard });
+            }
+            // A talkative gateway, whose controller goes bus off.
+            1 => {
+                let at = self.a_time();
+                let port = self.port;
+                let line = |number: Time| text(at + number * MILLISECOND, &format!("E {port} TEST {number}"));
+                self.items.extend((0..60).map(line));
+                self.items.push(text(at + SECOND, &format!("E {} BUSOFF", self.port)));
+            }
+            // It recovers.
+            2 => {
+                let at = self.a_time();
+                let again = self.rng.between(at, self.horizon.max(at));
+                let event = self.rng.pick(&["BUSOFF", "ERRORWARNING SET"]);
+                self.items.push(text(at, &format!("E {} {event}", self.port)));
+                self.items.push(text(again, &format!("E {} ERRORWARNING RESET", self.port)));
+            }
+            // Every START is lost, and every STATUS answered.
+            3 => {
+                self.items.retain(|item| !matches!(item, Item::Fault(..) | Item::Refuses { .. }));
+                let first = self.rng.between(3, 4) as usize;
+                self.items.extend((first..first + 20).step_by(2).map(|index| Item::Fault(index, Fate::Copies(vec![]))));
+                self.horizon = self.horizon.max(400 * SECOND);
+            }
+            // The queue overflows now and then, or the reader is too slow for minutes.
+            4 => {
+                let (from, to) = (self.rng.between(0, SECOND), 150 * SECOND);
+                self.items.push(Item::Stream { from, to, every: 200 * MILLISECOND, pack: 1, kind: Kind::Standard });
+                self.horizon = self.horizon.max(to);
+                if self.rng.percent(50) {
+                    self.items.push(Item::Buffer(500));
+                    self.items.push(Item::At(20 * SECOND, Happening::ReaderSlow(true)));
+                } else {
+                    self.items.push(Item::Queue(8));
+                    let stall = |number: Time| Item::At(number * 11 * SECOND, Happening::Stall(3 * SECOND));
+                    self.items.extend((1..13).map(stall));
+                }
+            }
+            // It overflows before INIT.
+            5 => {
+                self.items.push(Item::Initially { state: 2, stream_is_ours: true });
+                self.items.push(Item::Queue(8));
+                let every = quiet / 40;
+                self.items.push(Item::Stream { from: 0, to: quiet, every, pack: 1, kind: Kind::OtherPort });
+                self.items.push(Item::At(quiet / 8, Happening::Stall(quiet / 2)));
+            }
+            // The answer for a neighbour waits when STOP is due, which is lost.
+            6 => {
+                self.items.retain(|item| !matches!(item, Item::Fault(..)));
+                if !self.stops_on_exit {
+                    self.option("--stop-on-exit");
+                }
+                self.horizon = quiet + 2 * SECOND;
+                self.items.extend((4..7).map(|index| Item::Fault(index, Fate::Copies(vec![]))));
+                self.items.push(Item::At(self.horizon - 50 * MILLISECOND, Happening::Stall(80 * MILLISECOND)));
+                self.items.push(Item::At(self.horizon - 20 * MILLISECOND, Happening::Neighbour("STOP".to_owned())));
+            }
+            // The answer to one of the first commands waits behind others, until its time is over.
+            7 => {
+                if self.attempts == 3 {
+                    self.option("--attempts 1");
+                }
+                let started = quiet + 66 * MILLISECOND;
+                let at = self.rng.pick(&[quiet, quiet + 22 * MILLISECOND, started + self.status_after]);
+                let at = at + MILLISECOND + MILLISECOND / 2;
+                self.items.push(Item::At(at, Happening::Stall(3 * self.timeout)));
+                self.items.extend((0..4).map(|number| text(at + number * 100, "hello")));
+            }
+            // Another program stops the bus and starts it again; the stream stays.
+            8 => {
+                let at = self.a_time();
+                self.items.push(Item::At(at, Happening::Other("STOP".to_owned())));
+                let again = at + self.rng.between(SECOND, 20 * SECOND);
+                self.items.push(Item::At(again, Happening::Other("START".to_owned())));
+                self.items.push(Item::At(again, Happening::StreamTaken(false)));
+            }
+            // A mode that the gateway does not know.
+            9 => {
+                self.items.retain(|item| !matches!(item, Item::Refuses { .. }));
+                let text = "R ERR 11 invalid parameter mode".to_owned();
+                self.items.push(Item::Initially { state: 2, stream_is_ours: false });
+                self.items.push(Item::Refuses { action: "INIT".to_owned(), times: 99, text });
+            }
+            _ => {}
         }
     }
 

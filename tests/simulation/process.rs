@@ -13,7 +13,7 @@ use super::world::World;
 use crate::cli::messages::{Messages, Sink};
 use crate::cli::shutdown::Shutdown;
 use crate::gateway::Drops;
-use crate::gateway::transport::{Transport, Wait};
+use crate::gateway::transport::Transport;
 use crate::output::spool::{Output, PushError, Written};
 
 /// No session makes more calls.
@@ -68,7 +68,7 @@ impl Process {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn at(&self, time: Time) -> Instant {
+    pub fn at(&self, time: Time) -> Instant {
         self.epoch + Duration::from_micros(time)
     }
 
@@ -138,15 +138,14 @@ impl Transport for Door {
         sent.map_err(io::Error::from)
     }
 
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize> {
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize> {
         self.0.enter(COST);
         let mut limit = {
             let world = self.0.world();
             match wait {
-                Wait::No => world.now,
-                Wait::AtMost(wait) if world.early_wakeups && world.calls % 3 == 0 => world.now + micros(wait) * 7 / 8,
-                Wait::AtMost(wait) => world.now + micros(wait),
-                Wait::Indefinitely => Time::MAX,
+                Some(wait) if world.early_wakeups && world.calls % 3 == 0 => world.now + micros(wait) * 7 / 8,
+                Some(wait) => world.now + micros(wait),
+                None => Time::MAX,
             }
         };
         loop {

@@ -18,7 +18,6 @@ use crate::cli::shutdown::Shutdown;
 use crate::cli::stop;
 use crate::format::{Encoder, Format, PCAP_HEADER};
 use crate::gateway::Connection;
-use crate::gateway::transport::Transport;
 use crate::output::printer::Printer;
 
 /// The session of a plan.
@@ -40,10 +39,9 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let messages = Messages::new("can-listen", verbosity, Arc::new(door.clone()));
+    let messages = Messages::new("can-listen", verbosity, Arc::new(door.clone()), door.0.at(0));
     let shutdown = Arc::new(Shutdown::default());
     door.0.handle_signals(Arc::clone(&shutdown), messages.clone(), options.common.can_stop_command_line());
-    let began = door.now();
     let (gateway, channel) = (gateway(&options.common), options.common.channel);
     let mut bus = Connection::over(Box::new(door.clone()), gateway, channel);
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
@@ -59,7 +57,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let clock = Arc::clone(&door.0);
     let unix_time = Box::new(move || clock.unix_time());
     let printer = Printer::new(encoder, preamble, options.count, Arc::new(door.clone()), unix_time);
-    let console = Console::new(&messages, printer, channel, began);
+    let console = Console::new(&messages, printer, channel);
     let output = Arc::new(door.clone());
     let session = Session::new(options, Vec::new(), bus, console, output, shutdown);
     finish(&messages, session.run())
@@ -67,7 +65,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
 
 fn can_stop(options: &StopOptions, door: &Door) -> u8 {
     let verbosity = if options.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-    let messages = Messages::new("can-stop", verbosity, Arc::new(door.clone()));
+    let messages = Messages::new("can-stop", verbosity, Arc::new(door.clone()), door.0.at(0));
     let bus = Connection::over(Box::new(door.clone()), gateway(&options.common), options.common.channel);
     finish(&messages, stop::confirm(options, &[], bus, &messages))
 }

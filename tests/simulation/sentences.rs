@@ -145,8 +145,8 @@ pub fn recognise(line: &str) -> Sentence {
         return S::AddressLost;
     }
     if line.contains("datagrams are being lost") || line.contains("datagrams lost") || line.contains("more datagrams") {
-        let count = line.split(' ').find_map(|word| word.trim_matches(|c: char| !c.is_ascii_digit()).parse().ok());
         let is_buffer = line.contains("reading stdout");
+        let count = line.split_once('(').and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok());
         return if is_buffer { S::BufferLoss { count } } else { S::KernelLoss { count } };
     }
     if let Some((_, text)) = line.split_once("the gateway reports: ") {

@@ -7,8 +7,8 @@ use crate::gateway::{Cause, Command, Failure, Filter, Takeover, Verb};
 pub(crate) fn failure(failure: &Failure) -> String {
     let hint = match &failure.cause {
         Cause::NoReply { .. } => no_reply(failure),
-        Cause::Refused(_) => refusal(failure.command, failure.error_number()),
-        Cause::InDoubt(_) => doubt(failure.command, failure.error_number()),
+        Cause::Refused(_) => refusal(failure.command, failure.error_number(), false),
+        Cause::InDoubt(_) => refusal(failure.command, failure.error_number(), true),
     };
     format!("{failure}; {hint}{}", takeover(failure.takeover))
 }
@@ -32,45 +32,41 @@ fn no_reply(failure: &Failure) -> String {
             host(gateway),
             vendor_port(gateway)
         ),
-        _ => ANSWERED_BEFORE.to_owned(),
+        _ => PACKETS_LOST.to_owned(),
     }
 }
 
-fn refusal(Command { channel, verb }: Command, number: Option<u32>) -> String {
-    match (number, verb) {
-        (Some(12), _) => format!("this gateway has no such CAN port; check --channel ({channel})"),
+/// What a refusal means. `in_doubt`: the command may have been carried out all the same.
+fn refusal(Command { channel, verb }: Command, number: Option<u32>, in_doubt: bool) -> String {
+    let hint = match (number, verb) {
+        (Some(12), _) => return format!("this gateway has no such CAN port; check --channel ({channel})"),
+        (_, Verb::Start) if in_doubt => {
+            return "it is in doubt whether the bus was started; run again".to_owned();
+        }
+        (_, Verb::Stop) if in_doubt => return "it is in doubt whether the bus is stopped; try again".to_owned(),
         (Some(1), Verb::Init(init)) => match init.data_bit_rate {
-            None => format!("this gateway does not know this bit rate; check --bitrate ({})", init.bit_rate),
-            Some(data) => format!(
+            None => &format!("this gateway does not know this bit rate; check --bitrate ({})", init.bit_rate),
+            Some(data) => &format!(
                 "this gateway does not know these bit rates; check --bitrate ({}) and --data-bitrate ({data})",
                 init.bit_rate
             ),
         },
         (_, Verb::Init(init)) if init.listen_only || init.data_bit_rate.is_some() => {
-            "perhaps this gateway does not know --listen-only or --data-bitrate; try without".to_owned()
+            "perhaps this gateway does not know --listen-only or --data-bitrate; try without"
         }
         (_, Verb::Init(init)) => {
-            format!("is another program using this gateway, or can it not do --bitrate {}?", init.bit_rate)
+            &format!("is another program using this gateway, or can it not do --bitrate {}?", init.bit_rate)
         }
-        (Some(4 | 6), Verb::FilterAdd(_)) => TOO_MANY_FILTERS.to_owned(),
-        (Some(10), Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start) => WRONG_STATE.to_owned(),
-        (_, Verb::FilterClear | Verb::FilterAdd(_)) => "check --filter and --channel".to_owned(),
-        (_, Verb::Stop) => "STATUS said that the bus was still running; try again".to_owned(),
-        _ => "the bus was not started; try again".to_owned(),
-    }
-}
-
-fn doubt(Command { channel, verb }: Command, number: Option<u32>) -> String {
-    match (number, verb) {
-        (Some(12), _) => format!("this gateway has no such CAN port; check --channel ({channel})"),
-        (_, Verb::Start) => {
-            "it is in doubt whether the bus was started; try can-stop --confirm, then start again".to_owned()
+        (Some(4 | 6), Verb::FilterAdd(_)) => "too many filters: CAN@net Basic has 5 entries of each kind (--filter)",
+        (Some(10), Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start) => {
+            "the controller is not in the state for it: is another program using this gateway?"
         }
-        (_, Verb::Stop) => "it is in doubt whether the bus is stopped; try again".to_owned(),
-        (Some(4 | 6), _) => format!("{TOO_MANY_FILTERS}; the bus was not started"),
-        (Some(10), _) => format!("{WRONG_STATE}; the bus was not started"),
-        _ => "it is in doubt whether the filter is set; check --filter; the bus was not started".to_owned(),
-    }
+        (_, Verb::FilterAdd(_)) if in_doubt => "it is in doubt whether the filter is set; check --filter",
+        (_, Verb::FilterClear | Verb::FilterAdd(_)) => "check --filter and --channel",
+        (_, Verb::Stop) => "STATUS said that the bus was still running; try again",
+        _ => "the bus was not started; try again",
+    };
+    if in_doubt { format!("{hint}; the bus was not started") } else { hint.to_owned() }
 }
 
 /// A warning about more filters of a kind than the smallest model holds. A larger one may hold more, so they are sent.
@@ -81,7 +77,5 @@ pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
         .then_some("more than 5 filters of a kind (--filter): CAN@net Basic has 5 entries of each and refuses the rest")
 }
 
-const TOO_MANY_FILTERS: &str = "too many filters: CAN@net Basic has 5 entries of each kind (--filter)";
-const WRONG_STATE: &str = "the controller is not in the state for it: is another program using this gateway?";
-const ANSWERED_BEFORE: &str = "it has answered before: does the network lose packets (a longer --timeout or more --attempts \
+const PACKETS_LOST: &str = "something has come from it: does the network lose packets (a longer --timeout or more --attempts \
                                help), is it restarting, or is another program using it?";

@@ -82,7 +82,7 @@ pub(crate) fn own_address(Resolved { gateway, local, .. }: &Resolved) -> String 
     )
 }
 
-/// Explains why a session has become deaf.
+/// Explains why nothing can be received any more.
 pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> String {
     let address = local.map(|local| format!(" {}", host(local))).unwrap_or_default();
     format!(

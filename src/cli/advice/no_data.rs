@@ -4,7 +4,7 @@ use super::network_error;
 use crate::cli::bus::{Bus, Health};
 use crate::cli::options::ListenOptions;
 use crate::gateway::reply::Status;
-use crate::gateway::{Answer, Connection, Filter, Outcome};
+use crate::gateway::{Connection, Filter, Outcome};
 
 /// Explains a silence. It starts from what the gateway or the network says, and guesses only where neither says anything.
 /// It advises nothing that is among the `options` already.
@@ -12,12 +12,12 @@ pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) ->
     let mut parts = health(options, known);
     parts.push(match (known.unknown_answer(), known.outcome(), bus.network_error()) {
         (Some(text), ..) => other_answer(text, options, known),
-        (_, Some(Outcome::Answered(Answer::Status(status))), _) => return describe(options, known, *status),
-        (_, Some(Outcome::Answered(Answer::Refused(text))), _) => format!(
+        (_, Some(Outcome::Status(status)), _) => return describe(options, known, *status),
+        (_, Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
              STATUS"
         ),
-        (.., Some(error)) => network_error(bus.gateway(), error, bus.has_answered()),
+        (.., Some(error)) => network_error(bus.gateway(), error, bus.has_answered),
         (_, Some(Outcome::NoReply(Some(text))), None) => {
             format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or does the network lose packets?")
         }
@@ -72,7 +72,7 @@ fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
 
 /// A wrong bit rate lets no frame pass.
 fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
-    let state = match known.health() {
+    let state = match known.health {
         Health::Good => return Vec::new(),
         Health::Warning => "at its error warning level",
         Health::BusOff => "bus off",

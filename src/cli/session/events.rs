@@ -2,27 +2,24 @@
 
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::anyhow;
 
 use super::{CHECK_INTERVAL, Session, Stage};
 use crate::cli::advice;
-use crate::cli::bus::Remedy;
 use crate::cli::console::Content;
-use crate::gateway::{Answer, Cause, Command, Failure, NetworkError, Outcome, Verb};
-
-/// How soon one message about the network may follow another.
-const MIN_NETWORK_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
+use crate::cli::losses;
+use crate::gateway::{Cause, Command, Failure, NetworkError, Outcome, Verb};
 
 impl Session<'_> {
     pub(super) fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
         let now = self.bus.now();
         match self.bus.network_error() {
             Some(NetworkError::Send(error)) if !left => {
-                self.console.debug(now, format_args!("could not send {command}: {error}"));
+                self.messages.debug(now, format_args!("could not send {command}: {error}"));
             }
-            _ => self.console.debug(now, format_args!("sent {command} (attempt {attempt})")),
+            _ => self.messages.debug(now, format_args!("sent {command} (attempt {attempt})")),
         }
         if command.verb == Verb::Status && attempt == 1 {
             self.known.on_asked();
@@ -30,6 +27,7 @@ impl Session<'_> {
         if !left {
             return;
         }
+        self.console.status_was_sent |= command.verb == Verb::Status;
         match command.verb {
             Verb::Start => self.known.on_start_sent(now),
             Verb::Status => self.known.on_status_sent(now),
@@ -61,12 +59,11 @@ impl Session<'_> {
             self.known.on_event(now, change);
         }
         self.console.report(now);
-        if let Some(message) = self.losses.in_output(now, self.console.printer.stats.overflowed) {
-            self.console.messages.warn(message);
+        self.overflowed.total = self.console.printer.stats.overflowed;
+        if let Some(count) = self.overflowed.due(now) {
+            self.messages.warn(losses::in_output(&count));
         }
-        if self.next_check <= now {
-            self.check_losses(now);
-        }
+        self.check(now);
         if self.console.printer.is_complete() {
             self.begin_shutdown();
         }
@@ -79,19 +76,27 @@ impl Session<'_> {
         if self.stage == Stage::Streaming {
             self.bus.cancel_status();
             if let Some(gap) = gap {
-                self.console.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
+                self.messages.info(format_args!("data resumed after {:.1} s", gap.as_secs_f64()));
             }
         }
     }
 
-    fn check_losses(&mut self, now: Instant) {
+    /// Looks once a second for what is not reported to the session.
+    fn check(&mut self, now: Instant) {
+        if now < self.next_check {
+            return;
+        }
         self.next_check = now + CHECK_INTERVAL;
-        let drops = self.bus.check_drops();
-        if let Some(message) = drops.and_then(|drops| self.losses.in_kernel(now, drops)) {
-            self.console.messages.warn(message);
+        self.shutdown.check_terminal();
+        if self.stage == Stage::Starting {
+            return;
+        }
+        self.dropped.total = self.bus.check_drops().map_or(0, |drops| drops.count.saturating_sub(self.dropped_before));
+        if let Some(count) = self.dropped.due(now) {
+            self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
         if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
-            self.console.messages.warn(advice::FILE_DELETED);
+            self.messages.warn(advice::FILE_DELETED);
         }
     }
 
@@ -99,12 +104,12 @@ impl Session<'_> {
         let now = self.bus.read_up_to();
         match command.verb {
             Verb::Start => {
-                let is_answered = matches!(outcome, Outcome::Answered(_));
+                let is_answered = !matches!(outcome, Outcome::NoReply(_));
                 if is_answered && self.stage == Stage::Streaming {
                     self.known.on_started(now);
                 }
                 let answered = if is_answered { "answered" } else { "not answered" };
-                self.console.debug(now, format_args!("START was {answered}"));
+                self.messages.debug(now, format_args!("START was {answered}"));
             }
             Verb::Stop => {
                 self.known.on_halted();
@@ -119,26 +124,22 @@ impl Session<'_> {
     /// A `STATUS` that was sent because of a silence has ended.
     fn on_query(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        let remedy = self.known.on_query(now, outcome);
-        let (is_warning, message) = match remedy {
-            Remedy::StartAgain => {
-                let message = advice::start_again(self.options, &self.known);
-                self.silence.tells(&message);
-                // A STATUS has just ended, so nothing else is under way.
-                let _ = self.bus.start_again();
-                (self.known.has_flags(), message)
+        self.known.on_query(now, outcome);
+        let message = if self.known.must_start_again() {
+            let message = advice::start_again(self.options, &self.known);
+            self.silence.tells(&message);
+            // A STATUS has just ended, so nothing else is under way.
+            let _ = self.bus.start_again();
+            message
+        } else {
+            let explanation = advice::no_data(self.options, &self.bus, &self.known);
+            if !self.silence.tells(&explanation) {
+                return;
             }
-            Remedy::Explain => {
-                let explanation = advice::no_data(self.options, &self.bus, &self.known);
-                if !self.silence.tells(&explanation) {
-                    return;
-                }
-                let is_warning = self.known.has_flags() || self.known.status().is_none();
-                (is_warning, format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64()))
-            }
+            format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64())
         };
-        let messages = self.console.messages;
-        if is_warning { messages.warn(message) } else { messages.info(message) }
+        let is_warning = self.known.has_flags() || self.known.status().is_none();
+        if is_warning { self.messages.warn(message) } else { self.messages.info(message) }
     }
 
     /// A `START` or `STOP` has failed after the stream has begun.
@@ -168,11 +169,12 @@ impl Session<'_> {
             Cause::InDoubt(_) if !self.known.has_frame_since_asked() => self.known.on_doubt(now),
             _ => {}
         }
-        if self.console.printer.is_complete() || self.known.has_frames() && !is_refused {
-            self.console.debug(now, format_args!("{failure}; but what was asked for has come"));
-        } else if self.known.is_repaired() || matches!(failure.cause, Cause::NoReply { .. }) {
+        if self.known.has_frames() && !is_refused {
+            self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
+        // A START that repairs ends nothing by its failure.
+        } else if self.known.repairs > 0 || matches!(failure.cause, Cause::NoReply { .. }) {
             if self.stage == Stage::Streaming {
-                self.console.messages.warn(format_args!("{message}; still listening"));
+                self.messages.warn(format_args!("{message}; still listening"));
             }
         } else {
             self.failures.push(anyhow!(message));
@@ -181,32 +183,26 @@ impl Session<'_> {
     }
 
     pub(super) fn on_network_error(&mut self, message: String) {
-        if self.started.is_none() {
+        if self.stage == Stage::Starting {
             return;
         }
         let now = self.bus.now();
-        self.network_errors += 1;
+        self.network_errors.total += 1;
         self.known.on_doubt(now);
-        let is_due = self.last_network_message.is_none_or(|last| now >= last + MIN_NETWORK_MESSAGE_INTERVAL);
-        if is_due && self.stage == Stage::Streaming {
-            self.last_network_message = Some(now);
-            self.console.messages.warn(message);
+        if self.stage == Stage::Streaming && self.network_errors.due(now).is_some() {
+            self.messages.warn(message);
         }
     }
 
     pub(super) fn on_timeout(&mut self) {
         let now = self.bus.read_up_to();
-        if self.next_terminal_check <= now {
-            self.next_terminal_check = now + CHECK_INTERVAL;
-            self.shutdown.check_terminal();
-        }
+        self.check(now);
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
             Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
                 *notice_at = None;
                 let hint = self.shutdown.quit_hint();
-                self.console
-                    .messages
+                self.messages
                     .warn(format_args!("waiting for the gateway to confirm STOP; {hint} (the bus may keep running)"));
             }
             _ => {}
@@ -216,7 +212,7 @@ impl Session<'_> {
     fn on_silence(&mut self, now: Instant) {
         if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
             self.known.on_status(at, status);
-            self.on_query(now, Outcome::Answered(Answer::Status(status)));
+            self.on_query(now, Outcome::Status(status));
         }
         let last_data = self.last_data();
         self.silence.observe(now, last_data);
@@ -231,7 +227,7 @@ impl Session<'_> {
         if self.bus.is_idle() && self.silence.must_ask(now, last_data, self.known.must_ask_again()) {
             let _ = self.bus.request_status();
         }
-        if self.silence.must_look(now, last_data) {
+        if self.silence.look_at(last_data) <= now {
             let (is_lost, now) = (self.bus.address_is_lost(), self.bus.read_clock());
             if !self.silence.on_look(now, is_lost) {
                 return;

@@ -21,7 +21,7 @@ fn run(mut silence: Silence, until: u32, frames: &[u32], must_ask_again: bool, t
         let now = start + second * SECOND;
         let wakes = silence.wakes_at(last_data, Some(must_ask_again)) <= now;
         silence.observe(now, last_data);
-        let (asks, looks) = (silence.must_ask(now, last_data, must_ask_again), silence.must_look(now, last_data));
+        let (asks, looks) = (silence.must_ask(now, last_data, must_ask_again), silence.look_at(last_data) <= now);
         assert!(wakes || !asks && !looks, "{second}");
         wanted.asked.extend(asks.then_some(second));
         if looks {

@@ -266,7 +266,7 @@ impl Transport for Shared {
         Ok(())
     }
 
-    fn recv(&mut self, buffer: &mut [u8], wait: Wait) -> io::Result<usize> {
+    fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize> {
         let mut world = lock(self);
         world.maybe_stall();
         if world.floods {
@@ -276,9 +276,7 @@ impl Transport for Shared {
         }
         let deadline = match wait {
             _ if world.is_woken => Some(world.now),
-            Wait::No => Some(world.now),
-            Wait::AtMost(wait) => Some(world.now + wait),
-            Wait::Indefinitely => None,
+            wait => wait.map(|wait| world.now + wait),
         };
         while world.queue.is_empty() && deadline.is_none_or(|deadline| world.now < deadline) {
             let next = world.next().map(|(_, at)| at);

@@ -15,6 +15,9 @@ const REPAIR_INTERVAL: Time = 60 * SECOND;
 /// How soon START follows the STATUS that shows that it is needed, once the line has settled.
 const REPAIR_WITHIN: Time = SECOND;
 
+/// How many times the filters are set before FILTER ADD has failed.
+const FILTER_ROUNDS: usize = 4;
+
 #[derive(Default)]
 pub struct Conversation {
     /// When each START that was sent again was first sent.
@@ -23,6 +26,7 @@ pub struct Conversation {
     repair_due: Option<Time>,
     /// The last failure that names START.
     start_failure: Option<String>,
+    first_frame: Option<Time>,
 }
 
 impl Conversation {
@@ -150,6 +154,7 @@ impl Conversation {
         found.check(!answered, now, "48 no reply, but one was read", || {
             format!("{command}, {:?}", group.answered.map(seconds))
         });
+        found.check(!view.answer_waits(group), now, "48 no reply, but one waits in the queue", || command.to_owned());
         let waited = group.last_left.is_none_or(|sent| now + SLACK >= sent + view.options.answer_window());
         found.check(waited, now, "48 no reply, too soon", || format!("{command}: sent at {}", seconds(group.last)));
     }
@@ -157,6 +162,7 @@ impl Conversation {
 
 impl Area for Conversation {
     fn on_fact(&mut self, view: &View<'_>, fact: &Fact, found: &mut Findings) {
+        self.first_frame = self.first_frame.or(view.frame.map(|frame| frame.read));
         if let Some(due) = self.repair_due {
             if view.is_ending() || matches!(fact, Fact::Ended(_)) {
                 self.repair_due = None;
@@ -193,6 +199,15 @@ impl Area for Conversation {
         if let Sentence::NoReply { command, attempts, timeout } = &sentence {
             self.on_no_reply(view, command, *attempts, *timeout, found);
         }
+        if line.contains(&format!("answered CAN {} FILTER ADD", view.options.port)) {
+            let rounds = view.groups.iter().filter(|group| group.verb == Verb::Clear && group.was_ok).count();
+            found.check(
+                rounds == FILTER_ROUNDS,
+                now,
+                "48 FILTER ADD is given up after another number of rounds",
+                || rounds.to_string(),
+            );
+        }
         let start = format!("CAN {} START", view.options.port);
         let is_failure = line.contains(&start)
             && (line.contains("no reply to") || line.contains("refused CAN") || line.contains("answered CAN"));
@@ -204,6 +219,13 @@ impl Area for Conversation {
                 "17 START is in doubt, though a frame has come",
                 || line.to_owned(),
             );
+            // What comes after the decision, or at the moment of it, does not count.
+            let ended = view.stop_tried.into_iter().chain(view.closed).min().unwrap_or(now);
+            let settles = if view.options.stop_on_exit { view.options.answer_window() } else { 0 };
+            let since = self.first_frame.unwrap_or(now) + 30 * MILLISECOND + settles;
+            let settled = since + view.stalled(self.first_frame.unwrap_or(now), ended) < ended;
+            let ends = line.contains("answered CAN") && !line.contains("still listening");
+            found.check(!(ends && settled), now, "17 START is in doubt, though a frame has come", || line.to_owned());
             let never_left = view.start_left.is_none();
             found.check(!(is_doubt && never_left), now, "18 START never left, and is in doubt", || line.to_owned());
             self.start_failure = Some(line.to_owned()).filter(|_| !line.contains("still listening"));
@@ -220,7 +242,9 @@ impl Area for Conversation {
         let reached = view.is_complete && !view.not_shown && view.write_failed.is_none() && !view.options.stop_on_exit;
         let idle = view.said().any(|(_, text)| text.contains("--idle-timeout"));
         let synced = !idle && !view.said().any(|(_, text)| text.contains("cannot write to stdout"));
-        if reached && synced {
+        // A count of answers and events does not settle whether the bus was started.
+        let started = self.start_failure.is_none() || view.frames_read > 0;
+        if reached && synced && started {
             found.check(!failed, view.now, "17 --count is reached, and the session fails", String::new);
         }
     }

@@ -37,6 +37,10 @@ pub struct Figures {
     errors_after_start: [u64; 2],
     /// Since when a loss of the output buffer is not told.
     buffer_loss_since: Option<Time>,
+    last_push: Time,
+    /// What was told of these, and when; since when more must be told.
+    buffer_loss_told: (u64, Option<Time>),
+    buffer_loss_due: Option<Time>,
     kernel_loss: Vec<Time>,
     kernel_loss_told: u64,
     /// Since when kernel drops are not told.
@@ -108,6 +112,11 @@ impl Figures {
 
     fn on_pushed(&mut self, view: &View<'_>, bytes: &[u8], result: Pushed, found: &mut Findings) {
         let now = view.now;
+        // It is told with a datagram.
+        if self.buffer_loss_due.is_some_and(|due| view.before_stall(self.last_push) > due + SECOND) {
+            found.check(view.not_shown, now, "38 a loss of the output buffer is not told again", String::new);
+        }
+        self.last_push = now;
         let Some(Expected { packet, .. }) = self.expected.take() else {
             return found.add(
                 now,
@@ -118,7 +127,11 @@ impl Figures {
         let read = &view.log.packets[packet];
         match result {
             Pushed::Accepted => self.accepted += 1,
-            Pushed::Full => self.full += 1,
+            Pushed::Full => {
+                self.full += 1;
+                let earliest = self.buffer_loss_told.1.map_or(now, |told| now.max(told + 60 * SECOND));
+                self.buffer_loss_due.get_or_insert(earliest);
+            }
             Pushed::Closed => self.refused += 1,
         }
         self.bytes_pushed += read.bytes.len() as u64;
@@ -289,8 +302,16 @@ impl Area for Figures {
                 self.on_lost(view, kernel, is_lower_bound, buffer, found)
             }
             Sentence::KernelLoss { count } => self.on_kernel_loss(view, count, found),
-            Sentence::BufferLoss { .. } => {
+            Sentence::BufferLoss { count } => {
                 found.check(self.full > 0, now, "37 the output buffer lost nothing", String::new);
+                let (told, at) = self.buffer_loss_told;
+                let often = at.is_some_and(|at| now + view.stalled(at, now) < at + 59 * SECOND);
+                found.check(!often, now, "38 losses of the output buffer more than once a minute", String::new);
+                let exact = count.is_none_or(|count| told + count == self.full);
+                found.check(exact, now, "38 the count of losses of the output buffer is wrong", || {
+                    format!("{count:?} after {told}, but {}", self.full)
+                });
+                (self.buffer_loss_told, self.buffer_loss_due) = ((self.full, Some(now)), None);
                 self.buffer_loss_since = None;
             }
             Sentence::NetworkErrors(said) => {

@@ -109,6 +109,8 @@ impl Queries {
         found.check(all(&waited), now, "11 no answer to STATUS, too soon", || format!("{queries:?}"));
         let unanswered = |group: &Group| waited(group) && group.answered.is_none_or(|read| read >= now);
         found.check(all(&unanswered), now, "11 no answer to STATUS, but one was read", || format!("{queries:?}"));
+        let waits = view.group(Verb::Status).is_some_and(|group| view.answer_waits(group));
+        found.check(!waits, now, "11 no answer to STATUS, but one waits in the queue", || format!("{queries:?}"));
         let quoted = |group: &Group| group.unknown.last().is_none_or(|text| line.contains(text.trim()));
         found.check(all(&quoted), now, "12 an answer of unknown form is not quoted", || format!("{queries:?}: {line}"));
     }

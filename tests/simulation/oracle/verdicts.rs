@@ -82,6 +82,8 @@ impl Verdicts {
                     "27 still runs, by evidence that is too old",
                     detail,
                 );
+                let is_off = is_report && view.bus_off > view.start_left && view.known().all(|known| known.bus_off);
+                found.check(!is_off || line.contains("bus off"), now, "27 still runs, and bus off is not said", detail);
             }
             Claim::LastFrame(said) => {
                 let Some(frame) = view.frame else {

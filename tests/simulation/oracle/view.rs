@@ -593,7 +593,9 @@ impl<'a> View<'a> {
                 let is_sick = self.answers.iter().all(|status| status.flags[0] == b'B' || status.flags[1] == b'E');
                 let is_first = self.answers.len() == 1 || self.flags_cleared < asked;
                 self.sick = (is_sick && is_first).then_some(now);
-                self.bus_off = if flags[0] == b'B' { Some(now) } else { self.bus_off.filter(newer) };
+                // Nor does it say anything after a frame.
+                let is_current = self.frame.map(|frame| frame.read) < asked;
+                self.bus_off = if flags[0] == b'B' && is_current { Some(now) } else { self.bus_off.filter(newer) };
                 self.warning = if flags[1] == b'E' { Some(now) } else { self.warning.filter(newer) };
                 self.status = Some(status);
             }
@@ -630,6 +632,16 @@ impl<'a> View<'a> {
         for time in others.chain(frame).chain(status).filter(|time| **time == now) {
             *time = until;
         }
+    }
+
+    /// An answer to it lies in the queue, and has arrived before the last look.
+    pub fn answer_waits(&self, group: &Group) -> bool {
+        let looked = self.empty_at.unwrap_or(0).max(self.last_read_at);
+        let answers = |packet: usize| match self.log.packets[packet].origin {
+            Origin::Answer(transmission) => group.transmissions.contains(&transmission),
+            _ => false,
+        };
+        self.queued.iter().any(|&(arrived, packet)| arrived + MILLISECOND < looked && answers(packet))
     }
 
     /// The earliest time at which what is done now can have been decided: after the last read, or before the process stood
@@ -687,7 +699,11 @@ impl<'a> View<'a> {
     pub fn after_message(&mut self, message: &str) {
         for line in sentences::lines(message) {
             match sentences::recognise(line) {
-                Sentence::NoData { why, .. } | Sentence::Idle { why, .. } if why.contains("no answer to STATUS") => {
+                // An error of the network explains more than that there was no answer.
+                Sentence::NoData { why, .. } | Sentence::Idle { why, .. }
+                    if why.contains("no answer to STATUS")
+                        || self.group(Verb::Status).is_some_and(|group| group.left > 0 && group.answered.is_none()) =>
+                {
                     self.no_answer_said = Some(self.now);
                 }
                 _ => {}
