@@ -536,6 +536,7 @@ impl<'a> View<'a> {
                 }
             }
             Line::Status(of, flags) if *of == port => {
+                let asked = group.as_ref().map(|group| group.first);
                 if let Some(group) = group {
                     group.has_status = true;
                     group.ran |= flags[4] != b'I';
@@ -554,6 +555,11 @@ impl<'a> View<'a> {
                     self.sick = None;
                     if self.start_left.is_some() && flags[4] != b'I' {
                         self.maybe_running = Some(now);
+                    }
+                    // A frame is newer.
+                    if self.start_left.is_some() && self.frame.map(|frame| frame.read) < asked {
+                        self.bus_off = (flags[0] == b'B').then_some(now).or(self.bus_off);
+                        self.warning = (flags[1] == b'E').then_some(now).or(self.warning);
                     }
                     if let Some(latest) = self.status.as_mut().filter(|latest| latest.flags[4] == flags[4]) {
                         latest.read_by = now;
@@ -654,7 +660,8 @@ impl<'a> View<'a> {
     /// A time, or when the process began to stand still shortly before it.
     pub fn before_stall(&self, time: Time) -> Time {
         let shortly_before = |time: Time, (begin, end): &(Time, Time)| {
-            if *begin <= time && end + MILLISECOND >= time { *begin } else { time }
+            // An error of the network is followed by a pause of 1 ms.
+            if *begin <= time && end + 2 * MILLISECOND >= time { *begin } else { time }
         };
         self.stalls.iter().rev().fold(time, shortly_before)
     }
