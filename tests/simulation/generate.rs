@@ -644,6 +644,15 @@ impl Generator {
                 self.items.push(Item::Initially { state: 2, stream_is_ours: false });
                 self.items.push(Item::Refuses { action: "INIT".to_owned(), times: 99, text });
             }
+            // START is doubled, only the second answer arrives, and STATUS cannot check it; frames flow.
+            10 => {
+                self.items.retain(|item| !matches!(item, Item::Fault(..) | Item::Refuses { .. }));
+                let answered = [(MILLISECOND, vec![]), (2 * MILLISECOND, vec![3 * MILLISECOND])];
+                let copies = answered.map(|(carried_out, answers)| Copy { carried_out, answers });
+                self.items.extend([Item::StatusRefused, Item::Fault(3, Fate::Copies(copies.to_vec()))]);
+                let (every, kind) = (5 * MILLISECOND, Kind::Standard);
+                self.items.push(Item::Stream { from: 0, to: 2 * SECOND, every, pack: 1, kind });
+            }
             _ => {}
         }
     }
