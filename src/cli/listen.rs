@@ -30,7 +30,7 @@ const MAX_REST: Duration = Duration::from_millis(4);
 
 /// The same into a regular file, which is not read by the millisecond. If a flood of 300,000 datagrams a second begins during
 /// the rest, a receive buffer of 4 MiB has room for it and for a late wake-up.
-const MAX_REST_INTO_FILE: Duration = Duration::from_millis(25);
+const MAX_REST_INTO_FILE: Duration = Duration::from_millis(33);
 
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away) or fails.
 /// Prints messages on stderr; returns the exit code.

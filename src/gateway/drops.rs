@@ -60,8 +60,12 @@ impl DropCounter {
 
     /// Datagrams dropped since the socket was opened. Reads the table if it can have changed.
     pub fn count(&mut self) -> Drops {
-        // Before the table: an error that is counted between the two is seen at the next call.
         let all_errors = self.all_errors();
+        self.update(all_errors)
+    }
+
+    /// `all_errors` was read before the table: an error that is counted between the two is seen at the next call.
+    fn update(&mut self, all_errors: Option<u64>) -> Drops {
         if self.is_current(all_errors) {
             return self.drops;
         }
@@ -80,8 +84,9 @@ impl DropCounter {
     /// The same, if the table is short or need not be read.
     pub fn check(&mut self) -> Option<Drops> {
         let is_quick = || self.reading_took < MAX_READING && self.sockets().is_some_and(|count| count <= MAX_SOCKETS);
-        if self.is_current(self.all_errors()) || is_quick() {
-            return Some(self.count());
+        let all_errors = self.all_errors();
+        if self.is_current(all_errors) || is_quick() {
+            return Some(self.update(all_errors));
         }
         // It may have been slow by chance.
         self.reading_took /= 2;

@@ -7,7 +7,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// The longest rests into a pipe and into a file.
 const PIPE: Duration = Duration::from_millis(4);
-const FILE: Duration = Duration::from_millis(25);
+const FILE: Duration = Duration::from_millis(33);
 
 /// As the kernel counts 4 MiB, and the 212,992 bytes of a stock system.
 const BUFFER: usize = 8 << 20;
