@@ -48,7 +48,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let _ = shutdown.waker.set(bus.waker());
     let is_file = door.0.world().file.is_some();
     bus.set_max_rest(match options.format {
-        Format::Raw if is_file => Duration::from_millis(40),
+        Format::Raw if is_file => Duration::from_millis(33),
         Format::Raw => Duration::from_millis(4),
         _ => Duration::ZERO,
     });
