@@ -177,10 +177,11 @@ impl<'a> Session<'a> {
     fn begin_stream(&mut self, now: Instant) {
         (self.stage, self.next_check) = (Stage::Streaming, now + CHECK_INTERVAL);
         let drops = self.bus.check_drops();
-        if drops.is_none() {
-            self.messages.debug(now, "many sockets are open: what the kernel drops is counted at the end");
+        if drops.is_lower_bound {
+            let why = "many sockets are open, or /proc/net cannot be read";
+            self.messages.debug(now, format_args!("what the kernel drops is reported at the end only: {why}"));
         }
-        self.dropped_before = drops.map_or(0, |drops| drops.count);
+        self.dropped_before = drops.count;
         self.console.printer.begin();
         let gateway = self.bus.gateway();
         self.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));

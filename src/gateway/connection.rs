@@ -20,7 +20,7 @@ use super::event::{Action, Event, Outcome};
 use super::moderation::Moderation;
 use super::reply::{Line, lines};
 use super::sequencer::{Sequencer, Setup};
-use super::socket::{DATAGRAM_MAX, NetworkError, OpenError};
+use super::socket::{DATAGRAM_MAX, NetworkError};
 use super::transaction::RetryConfig;
 use super::transport::{Transport, Udp, Waker};
 
@@ -112,8 +112,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The step that failed: [`OpenError`].
-    pub fn open(local: SocketAddr, gateway: SocketAddr, channel: Channel) -> Result<Connection, OpenError> {
+    /// The step that failed: [`NetworkError`].
+    pub fn open(local: SocketAddr, gateway: SocketAddr, channel: Channel) -> Result<Connection, NetworkError> {
         Ok(Connection::over(Box::new(Udp::open(local, gateway)?), gateway, channel))
     }
 
@@ -319,8 +319,8 @@ impl Connection {
         self.transport.drops()
     }
 
-    /// The same, unless looking could take so long that datagrams are dropped meanwhile.
-    pub(crate) fn check_drops(&mut self) -> Option<Drops> {
+    /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
+    pub(crate) fn check_drops(&mut self) -> Drops {
         self.transport.check_drops()
     }
 
@@ -446,7 +446,7 @@ impl Connection {
 
     /// Adds what only the connection knows.
     fn complete(&mut self, failure: Failure) -> Failure {
-        let (gateway, network_error) = (Some(self.gateway), self.network_error.take());
+        let (gateway, network_error) = (Some(self.gateway), self.network_error.take().map(Box::new));
         Failure { gateway, network_error, has_answered: self.has_answered, ..failure }
     }
 

@@ -60,13 +60,9 @@ impl DropCounter {
 
     /// Datagrams dropped since the socket was opened. Reads the table if it can have changed.
     pub fn count(&mut self) -> Drops {
+        // Before the table: an error that is counted between the two is seen at the next call.
         let all_errors = self.all_errors();
-        self.update(all_errors)
-    }
-
-    /// `all_errors` was read before the table: an error that is counted between the two is seen at the next call.
-    fn update(&mut self, all_errors: Option<u64>) -> Drops {
-        if self.is_current(all_errors) {
+        if all_errors.is_some() && all_errors == self.all_errors && !self.drops.is_lower_bound {
             return self.drops;
         }
         let began = Instant::now();
@@ -81,20 +77,14 @@ impl DropCounter {
         self.drops
     }
 
-    /// The same, if the table is short or need not be read.
-    pub fn check(&mut self) -> Option<Drops> {
-        let is_quick = || self.reading_took < MAX_READING && self.sockets().is_some_and(|count| count <= MAX_SOCKETS);
-        let all_errors = self.all_errors();
-        if self.is_current(all_errors) || is_quick() {
-            return Some(self.update(all_errors));
+    /// The same, if the table is short. Otherwise the count so far, as a lower bound.
+    pub fn check(&mut self) -> Drops {
+        if self.reading_took < MAX_READING && self.sockets().is_some_and(|count| count <= MAX_SOCKETS) {
+            return self.count();
         }
         // It may have been slow by chance.
         self.reading_took /= 2;
-        None
-    }
-
-    fn is_current(&self, all_errors: Option<u64>) -> bool {
-        all_errors.is_some() && all_errors == self.all_errors && !self.drops.is_lower_bound
+        Drops { is_lower_bound: true, ..self.drops }
     }
 
     /// How many sockets the table has: `UDP: inuse` in `sockstat`, `UDP6: inuse` in `sockstat6`.
@@ -180,17 +170,10 @@ mod tests {
     fn table_is_not_read_while_that_takes_long() {
         let socket = socket("127.0.0.1:0").expect("a free port");
         let mut counter = DropCounter::new(&socket);
-        assert_eq!(counter.check(), Some(Drops::default()));
+        assert_eq!(counter.check(), Drops::default());
         counter.reading_took = MAX_READING;
         overflow(&socket);
-        assert_eq!(counter.check(), None);
+        assert_eq!(counter.check(), Drops { count: 0, is_lower_bound: true });
         assert!(counter.count().count > 150, "the last count is exact");
-        // Sockets of other tests drop datagrams, too, but not all the time.
-        let mut is_known_unread = || {
-            counter.count();
-            counter.reading_took = MAX_READING;
-            counter.check() == Some(counter.drops)
-        };
-        assert!((0..1000).any(|_| is_known_unread()), "nothing has changed since");
     }
 }

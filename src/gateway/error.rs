@@ -27,7 +27,7 @@ pub enum Cause {
     NoReply {
         /// How many left this machine.
         transmissions: u32,
-        /// How many there could have been.
+        /// How many attempts were made.
         attempts: u32,
         /// How long each attempt lasted; the last one twice as long.
         timeout: Duration,
@@ -72,7 +72,7 @@ pub struct Failure {
     /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used alone.
     pub gateway: Option<SocketAddr>,
     /// The network's latest error since the command was last sent; likewise.
-    pub network_error: Option<NetworkError>,
+    pub network_error: Option<Box<NetworkError>>,
     /// Whether something has come from the gateway since the first command left; likewise.
     pub has_answered: bool,
 }
@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.network_error.as_ref().map(|error| error as _)
+        self.network_error.as_deref().map(|error| error as _)
     }
 }
 

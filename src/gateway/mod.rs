@@ -32,6 +32,6 @@ pub use drops::Drops;
 pub use error::{Busy, Cause, CommandError, Failure, Takeover};
 pub use event::{Event, Outcome};
 pub use sequencer::Setup;
-pub use socket::{NetworkError, OpenError};
+pub use socket::NetworkError;
 pub use transaction::{RetryConfig, SETTLE};
 pub use transport::Waker;

@@ -116,12 +116,6 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|line| !line.is_empty())
 }
 
-/// The replies in a datagram, in their order.
-#[cfg(test)]
-pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Line<'_>> {
-    lines(datagram).map(Line::classify).filter(|line| matches!(line, Line::Ok | Line::Refused(_) | Line::Status(_)))
-}
-
 /// Whether a datagram holds an `M` line of this CAN port, well formed or not: data. Of a stream of frames it is seen at the
 /// first bytes.
 pub(crate) fn has_frame(datagram: &[u8], channel: Channel) -> bool {
@@ -140,9 +134,14 @@ pub(crate) fn is_of(line: &[u8], channel: Channel) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::text::escape_truncated;
+
+    /// The replies in a datagram, in their order.
+    pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Line<'_>> {
+        lines(datagram).map(Line::classify).filter(|line| matches!(line, Line::Ok | Line::Refused(_) | Line::Status(_)))
+    }
 
     fn kinds(datagram: &[u8]) -> Vec<Line<'_>> {
         lines(datagram).map(Line::classify).collect()

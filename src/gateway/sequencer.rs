@@ -395,8 +395,7 @@ impl Sequencer {
 
     /// The failure of the latest command, to which nothing or only this came.
     pub(super) fn no_reply(&self, verb: Verb, instead: Option<String>) -> Failure {
-        let RetryConfig { timeout, attempts } = self.line.retry;
-        let transmissions = self.line.transmissions;
+        let Transaction { retry: RetryConfig { timeout, .. }, attempts, transmissions, .. } = self.line;
         self.failure(verb, Cause::NoReply { transmissions, attempts, timeout, instead })
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::drops::{DropCounter, Drops};
-use super::socket::{self, OpenError};
+use super::socket::{self, NetworkError};
 
 /// How often a socket is read that can no longer block, because its waker has shut it down.
 const WOKEN_POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -41,8 +41,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn address_is_lost(&self) -> bool;
     /// What the kernel has dropped since the socket was opened.
     fn drops(&mut self) -> Drops;
-    /// The same, unless looking could take so long that datagrams are dropped meanwhile.
-    fn check_drops(&mut self) -> Option<Drops>;
+    /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
+    fn check_drops(&mut self) -> Drops;
     /// The size of the receive buffer in bytes, as asked for.
     fn receive_buffer(&self) -> usize;
 }
@@ -97,7 +97,7 @@ impl Waker {
 }
 
 impl Udp {
-    pub fn open(local: SocketAddr, gateway: SocketAddr) -> Result<Udp, OpenError> {
+    pub fn open(local: SocketAddr, gateway: SocketAddr) -> Result<Udp, NetworkError> {
         let socket = socket::open(local, gateway)?;
         let drops = DropCounter::new(&socket);
         let endpoint = Arc::new(Endpoint { socket, is_woken: AtomicBool::new(false), woken: Default::default() });
@@ -186,7 +186,7 @@ impl Transport for Udp {
         self.drops.count()
     }
 
-    fn check_drops(&mut self) -> Option<Drops> {
+    fn check_drops(&mut self) -> Drops {
         self.drops.check()
     }
 

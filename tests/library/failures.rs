@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Cause, CommandError, Failure, OpenError, Takeover};
+use can_udp::gateway::{Cause, CommandError, Failure, NetworkError, Takeover};
 use can_udp::{Channel, Connection, Setup};
 
 use crate::simulator::{Gateway, Reaction};
@@ -40,7 +40,7 @@ fn refusal_names_its_number_and_the_bus_that_was_stopped() {
 fn addresses_of_two_families_are_both_named() {
     let (local, gateway) = ("0.0.0.0:0".parse().expect("IPv4"), "[::1]:5000".parse().expect("IPv6"));
     let error = Connection::open(local, gateway, Channel::DEFAULT).expect_err("they do not match");
-    assert!(matches!(error, OpenError::Connect(..)), "{error:?}");
+    assert!(matches!(error, NetworkError::Connect(..)), "{error:?}");
     let expected = "cannot reach [::1]:5000: the local address 0.0.0.0:0 is not of the same family (IPv4, IPv6)";
     assert_eq!(error.to_string(), expected);
 }

@@ -215,9 +215,8 @@ impl Transport for Door {
         Drops { count: if world.no_drop_counter { 0 } else { world.drops }, is_lower_bound: world.no_drop_counter }
     }
 
-    fn check_drops(&mut self) -> Option<Drops> {
-        let counts = !self.0.world().no_drop_counter;
-        counts.then(|| self.drops())
+    fn check_drops(&mut self) -> Drops {
+        self.drops()
     }
 
     fn receive_buffer(&self) -> usize {

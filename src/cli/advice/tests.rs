@@ -15,17 +15,18 @@ fn advice_about_a_link_local_address_keeps_its_zone() {
     let gateway = link_local(5000);
     assert_eq!(host(gateway), "fe80::1%lo");
     assert!(vendor_port(gateway).ends_with("--target [fe80::1%lo]:19228"));
-    let unreachable = OpenError::Connect(gateway, ErrorKind::NetworkUnreachable.into());
-    assert!(open_error(&unreachable).ends_with("ip route get fe80::1 oif lo"));
-    let in_use = OpenError::Bind(gateway, ErrorKind::AddrInUse.into());
-    assert!(open_error(&in_use).ends_with("--bind [fe80::1%lo]:5001"));
+    let unreachable = NetworkError::Connect(gateway, ErrorKind::NetworkUnreachable.into());
+    assert!(network_error(gateway, &unreachable, false).ends_with("ip route get fe80::1 oif lo"));
+    let in_use = NetworkError::Bind(gateway, ErrorKind::AddrInUse.into());
+    assert!(network_error(gateway, &in_use, false).ends_with("--bind [fe80::1%lo]:5001"));
 }
 
 #[test]
 fn only_ports_below_1024_are_said_to_need_root() {
     for (port, is_low) in [(0, false), (80, true), (1023, true), (1024, false), (5000, false)] {
-        let denied = OpenError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
-        assert_eq!(open_error(&denied).contains("below 1024"), is_low, "{}", open_error(&denied));
+        let denied = NetworkError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
+        let explained = network_error(link_local(5000), &denied, false);
+        assert_eq!(explained.contains("below 1024"), is_low, "{explained}");
     }
 }
 

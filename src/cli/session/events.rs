@@ -91,7 +91,7 @@ impl Session<'_> {
         if self.stage == Stage::Starting {
             return;
         }
-        self.dropped.total = self.bus.check_drops().map_or(0, |drops| drops.count.saturating_sub(self.dropped_before));
+        self.dropped.total = self.bus.check_drops().count.saturating_sub(self.dropped_before);
         if let Some(count) = self.dropped.due(now) {
             self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
