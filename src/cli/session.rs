@@ -20,7 +20,6 @@ use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
 use crate::gateway::{Connection, Drops, Event, Takeover};
-use crate::output::spool::Output;
 
 mod events;
 
@@ -35,7 +34,6 @@ pub(crate) struct Session<'a> {
     bus: Connection,
     messages: &'a Messages,
     console: Console<'a>,
-    output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
     stage: Stage,
     known: Bus,
@@ -44,7 +42,8 @@ pub(crate) struct Session<'a> {
     dropped_before: u64,
     dropped: Tally,
     overflowed: Tally,
-    network_errors: Tally,
+    network_errors: u64,
+    unreachable: Tally,
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
@@ -73,7 +72,6 @@ impl<'a> Session<'a> {
         others: Vec<SocketAddr>,
         bus: Connection,
         console: Console<'a>,
-        output: Arc<dyn Output>,
         shutdown: Arc<Shutdown>,
     ) -> Session<'a> {
         Session {
@@ -81,7 +79,6 @@ impl<'a> Session<'a> {
             others,
             messages: console.messages,
             console,
-            output,
             shutdown,
             stage: Stage::Starting,
             known: Bus::default(),
@@ -89,7 +86,8 @@ impl<'a> Session<'a> {
             dropped_before: 0,
             dropped: Tally::default(),
             overflowed: Tally::default(),
-            network_errors: Tally::default(),
+            network_errors: 0,
+            unreachable: Tally::default(),
             ended: None,
             next_check: bus.now(),
             late_status: None,
@@ -102,7 +100,6 @@ impl<'a> Session<'a> {
     /// Runs the session until it ends, as asked (by a signal, by its count, or because the reader of stdout went away) or by a
     /// failure.
     pub fn run(mut self) -> Exit {
-        let gateway = self.bus.gateway();
         // Nothing is under way on a new connection.
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
@@ -135,10 +132,7 @@ impl<'a> Session<'a> {
                     return Exit::Failure(anyhow!("{explanation}{others}"));
                 }
                 Event::Failed(failure) => self.on_failure(failure),
-                Event::NetworkError(error) => {
-                    let message = advice::unreachable(gateway, error);
-                    self.on_network_error(message);
-                }
+                Event::NetworkError(_) => self.on_network_error(),
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
                 Event::Woken if self.stage == Stage::Starting => return Exit::Quit(self.quit_message()),
                 Event::Woken => self.begin_shutdown(),
@@ -217,14 +211,14 @@ impl<'a> Session<'a> {
         // Datagrams dropped from here on are not counted.
         let drops = self.bus.drops();
         let drops = Drops { count: drops.count.saturating_sub(self.dropped_before), ..drops };
-        report::end(&*self.output, self.messages, &self.shutdown, self.failures, |written| {
+        report::end(&*self.console.printer.output, self.messages, &self.shutdown, self.failures, |written| {
             let now = self.bus.read_clock();
             Report {
                 stats: self.console.printer.stats,
                 drops,
                 written,
                 messages_not_shown: self.console.not_shown(),
-                network_errors: self.network_errors.total,
+                network_errors: self.network_errors,
                 handshake_frames: self.bus.handshake_frames(),
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
                 bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),

@@ -58,8 +58,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let unix_time = Box::new(move || clock.unix_time());
     let printer = Printer::new(encoder, preamble, options.count, Arc::new(door.clone()), unix_time);
     let console = Console::new(&messages, printer, channel);
-    let output = Arc::new(door.clone());
-    let session = Session::new(options, Vec::new(), bus, console, output, shutdown);
+    let session = Session::new(options, Vec::new(), bus, console, shutdown);
     finish(&messages, session.run())
 }
 
