@@ -29,15 +29,12 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    /// Whether this line of the gateway's is shown at `now`; otherwise it is counted. `Some`: how many lines earlier windows
-    /// suppressed, to be reported before it.
+    /// Whether this line of the gateway's is shown at `now`; otherwise it is counted. `Some`: how many lines were suppressed since
+    /// the last that was shown, to be reported before it.
     pub fn admits(&mut self, now: Instant, text: &str) -> Option<u64> {
-        let mut unreported = 0;
         if self.window_ends_at.is_none_or(|ends_at| now >= ends_at) {
             self.window_ends_at = Some(now + WINDOW);
             self.shown.clear();
-            // The first line of a window is always shown.
-            unreported = mem::take(&mut self.unreported);
         }
         let key = match ControllerEvent::parse(text.as_bytes()) {
             Some(event) if event.change != StateChange::Other => (event.change, event.channel.to_string()),
@@ -51,7 +48,7 @@ impl Limiter {
             return None;
         }
         *self.shown.entry(key).or_default() += 1;
-        Some(unreported)
+        Some(mem::take(&mut self.unreported))
     }
 }
 

@@ -48,8 +48,7 @@ pub fn run(options: &ListenOptions) -> ExitCode {
 
 fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let shutdown = Arc::new(Shutdown::default());
-    let can_stop = options.common.can_stop_command_line();
-    shutdown.handle_signals(messages, can_stop).context("cannot handle signals")?;
+    shutdown.handle_signals(messages).context("cannot handle signals")?;
     let is_terminal = io::stdout().is_terminal();
     if options.format == Format::Pcap && is_terminal {
         let message = "pcap is not for a terminal, but for a pipe: can-listen --format pcap | wireshark -k -i -";
@@ -66,14 +65,8 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let channel = options.common.channel;
     let mut bus = Connection::open(local, gateway, channel)
         .map_err(|error| anyhow!(advice::network_error(gateway, &error, false)))?;
-    messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
-    if let Ok(local) = bus.local_addr() {
-        debug(&format_args!("sending from {local}"));
-    }
-    let granted = bus.receive_buffer();
-    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
-    debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
+    // Before the first message, which may follow what the file holds.
     let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
     let stdout = Stdout::open(file.into(), options.format)
         .context("cannot continue the file on stdout; write to another one")?;
@@ -82,6 +75,13 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
         (_, Some(message)) => messages.warn(message),
         (_, None) => {}
     }
+    messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
+    if let Ok(local) = bus.local_addr() {
+        debug(&format_args!("sending from {local}"));
+    }
+    let granted = bus.receive_buffer();
+    let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
+    debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
     // A time stamp is the time of reading, and people read a terminal.
     if options.format == Format::Raw && !is_terminal {
         bus.set_max_rest(if stdout.is_regular { MAX_REST_INTO_FILE } else { MAX_REST });

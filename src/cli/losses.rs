@@ -42,9 +42,11 @@ pub(crate) fn in_kernel(count: &str, receive_buffer: usize) -> String {
 }
 
 /// Warns of datagrams that the output buffer has no room for.
-pub(crate) fn in_output(count: &str) -> String {
-    format!(
-        "datagrams are being lost: the process reading stdout is too slow, 32 MiB are waiting for it ({count}); a faster \
-         reader or a file keeps them all"
-    )
+pub(crate) fn in_output(count: &str, is_file: bool) -> String {
+    let (slow, hint) = if is_file {
+        ("the disk", "write to another disk")
+    } else {
+        ("the process reading stdout", "a faster reader or a file keeps them all")
+    };
+    format!("datagrams are being lost: {slow} is too slow, 32 MiB are waiting for it ({count}); {hint}")
 }

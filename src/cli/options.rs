@@ -2,7 +2,7 @@
 
 mod values;
 
-use std::env;
+use std::env::{self, VarError};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, value_parser};
 
 use values::{
-    BIND_VARIABLE, BITRATE_VARIABLE, CHANNEL_VARIABLE, EMPTY_TARGET, TARGET_VARIABLE, count, or_variable, seconds,
-    seconds_or_never, shell_quoted,
+    BIND_VARIABLE, BITRATE_VARIABLE, CHANNEL_VARIABLE, EMPTY_TARGET, TARGET_VARIABLE, VARIABLES, count, or_variable,
+    seconds, seconds_or_never, shell_quoted,
 };
 
 use crate::cli::address::{Address, Resolved, parse_local, parse_target};
@@ -205,9 +205,14 @@ pub fn parse<T: Parser>() -> T {
             Some(ContextValue::String(text)) if error.kind() == ErrorKind::UnknownArgument => text.as_str(),
             _ => "",
         };
-        if parse_target(unknown).is_ok() {
+        let names_target = env::args_os().any(|argument| argument == "-t" || argument == "--target");
+        if !names_target && parse_target(unknown).is_ok() {
             let tip = format!("name the gateway with --target {}", shell_quoted(unknown));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+        let is_not_text = |variable: &&str| matches!(env::var(*variable), Err(VarError::NotUnicode(_)));
+        if let (ErrorKind::InvalidUtf8, Some(variable)) = (error.kind(), VARIABLES.into_iter().find(is_not_text)) {
+            error = T::command().error(ErrorKind::InvalidUtf8, format!("the variable {variable} is not UTF-8 text"));
         }
         if error.get(ContextKind::Usage).is_some() {
             // That of the error lists options as required whose variables are set.

@@ -44,13 +44,16 @@ pub(crate) fn end(
         messages.warn(format_args!("waiting for {whom}; {}{effect}", shutdown.quit_hint()));
     };
     let written = output.wait_written(Some(SHUTDOWN_NOTICE_AFTER)).or_else(|| {
-        warn_of_wait("the process reading stdout", ", discarding unwritten output");
+        let whom = if output.is_file() { "the disk" } else { "the process reading stdout" };
+        warn_of_wait(whom, ", discarding unwritten output");
         output.wait_written(None)
     });
     let report = report(written.unwrap_or_default());
     for line in report.lines() {
         if report.has_losses() { messages.warn(line) } else { messages.info(line) }
     }
+    let failed: String = failures.iter().map(|failure| format!("; {failure:#}")).collect();
+    shutdown.set_quit_message(format!("exited; the disk may not have stored all of the file{failed}"));
     let reader_is_gone = report.reader_is_gone();
     let error = match report.written.error {
         Some(error) => (!reader_is_gone).then_some(error),

@@ -19,12 +19,15 @@ use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
-use crate::gateway::{Connection, Drops, Event, Takeover};
+use crate::gateway::{Connection, Drops, Event, Takeover, Verb};
 
 mod events;
 
 /// How often the terminal is checked, where that is needed, and losses are looked for while data comes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a second signal says first, while the output is not written.
+const EXITED: &str = "exited; any unwritten output was discarded";
 
 /// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
 pub(crate) struct Session<'a> {
@@ -49,7 +52,6 @@ pub(crate) struct Session<'a> {
     next_check: Instant,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
-    deletion_is_reported: bool,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
 }
@@ -74,6 +76,8 @@ impl<'a> Session<'a> {
         console: Console<'a>,
         shutdown: Arc<Shutdown>,
     ) -> Session<'a> {
+        let can_stop = options.common.can_stop_command_line();
+        shutdown.set_quit_message(format!("{EXITED}; the bus may still run, stop it with:\n{can_stop}"));
         Session {
             options,
             others,
@@ -91,7 +95,6 @@ impl<'a> Session<'a> {
             ended: None,
             next_check: bus.now(),
             late_status: None,
-            deletion_is_reported: false,
             failures: Vec::new(),
             bus,
         }
@@ -231,8 +234,12 @@ impl<'a> Session<'a> {
         if !self.bus.has_sent {
             return "exited before anything was sent".to_owned();
         }
-        let bus = match self.bus.takeover() {
-            takeover @ Takeover::Stopped { was_running: true } => advice::takeover(takeover),
+        let bus = match (self.bus.takeover(), self.bus.in_flight().map(|command| command.verb)) {
+            (takeover @ Takeover::Stopped { was_running: true }, _) => advice::takeover(takeover),
+            // A running controller would have refused INIT.
+            (Takeover::Stopped { .. }, _) | (_, Some(Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start)) => {
+                "; the bus was not started"
+            }
             _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
         };
         format!("exited during the handshake{bus}")

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub(crate) struct Shutdown {
     pub waker: OnceLock<Waker>,
     /// The session is shutting down, for whatever reason.
     pub in_progress: AtomicBool,
-    /// The gateway has confirmed that the bus is halted.
-    pub bus_is_stopped: AtomicBool,
+    /// What a second signal prints last.
+    quit_message: Mutex<String>,
     /// A signal came; the next one exits at once.
     signalled: AtomicBool,
     /// The closing of the terminal must not end the session: SIGHUP was ignored at the start. `ctrlc` handles it even then,
@@ -41,12 +41,12 @@ pub(crate) struct Shutdown {
 
 impl Shutdown {
     /// Handles SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own. The first one ends the session, a second one
-    /// the process, with exit code 130 and `can_stop`, the command line that stops the bus. Works once per process.
+    /// the process, with exit code 130. Works once per process.
     ///
     /// # Errors
     ///
     /// The system's, or that a handler is installed already.
-    pub fn handle_signals(self: &Arc<Self>, messages: &Messages, can_stop: String) -> Result<(), ctrlc::Error> {
+    pub fn handle_signals(self: &Arc<Self>, messages: &Messages) -> Result<(), ctrlc::Error> {
         // The bit of SIGHUP, signal 1, in the mask of ignored signals (proc(5)).
         let ignored = proc::number("/proc/self/status", "SigIgn:", 0, 16);
         let hangup_is_ignored = ignored.is_some_and(|signals| signals & 1 == 1);
@@ -64,14 +64,14 @@ impl Shutdown {
                     "the terminal has closed; still running, since SIGHUP was ignored at the start (nohup). The next \
                      signal ends the session",
                 );
-            } else if let Some(message) = shutdown.on_signal(&messages, &can_stop) {
+            } else if let Some(message) = shutdown.on_signal(&messages) {
                 process::exit(finish(&messages, Exit::Quit(message)).into());
             }
         })
     }
 
     /// The program exits at once if there is a message for that.
-    pub fn on_signal(&self, messages: &Messages, can_stop: &str) -> Option<String> {
+    pub fn on_signal(&self, messages: &Messages) -> Option<String> {
         let Some(waker) = self.waker.get() else { return Some("exited before anything was sent".to_owned()) };
         if !self.signalled.swap(true, Relaxed) {
             if self.in_progress.load(Relaxed) {
@@ -79,11 +79,14 @@ impl Shutdown {
             }
             waker.wake();
             None
-        } else if self.bus_is_stopped.load(Relaxed) {
-            Some("exited; unwritten output was discarded; the bus is halted".to_owned())
         } else {
-            Some(format!("exited; unwritten output was discarded; the bus may still run, stop it with:\n{can_stop}"))
+            Some(self.quit_message.lock().unwrap_or_else(PoisonError::into_inner).clone())
         }
+    }
+
+    /// Sets what a second signal prints last from now on.
+    pub fn set_quit_message(&self, message: String) {
+        *self.quit_message.lock().unwrap_or_else(PoisonError::into_inner) = message;
     }
 
     /// How the user can exit at once.

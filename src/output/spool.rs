@@ -49,9 +49,11 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
     /// Once everything is written without an error: waits like [`Output::wait_written`] until a regular file is stored.
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
-    /// Whether the file was deleted during the session, as of the last look: about once a minute while it is written, and
-    /// after everything is.
+    /// Whether the file was found deleted since the last call. Looked at about once a minute while it is written, and after
+    /// everything is.
     fn is_deleted(&self) -> bool;
+    /// Whether it is a regular file.
+    fn is_file(&self) -> bool;
 }
 
 /// Why a datagram was not accepted.
@@ -74,6 +76,7 @@ pub(crate) struct Written {
 /// The queue. One thread pushes, another writes.
 #[derive(Debug)]
 pub(crate) struct Spool {
+    is_file: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -99,7 +102,7 @@ impl Spool {
     /// The process may have too little address space, or may not start a thread.
     pub fn start(stdout: Stdout, waker: Waker) -> io::Result<Arc<Spool>> {
         let state = State { waiting: empty_buffer()?, ..State::default() };
-        let spool = Arc::new(Spool { state: Mutex::new(state), changed: Condvar::new() });
+        let spool = Arc::new(Spool { is_file: stdout.is_regular, state: Mutex::new(state), changed: Condvar::new() });
         let (writer, spare) = (Arc::clone(&spool), empty_buffer()?);
         thread::Builder::new().name("stdout".to_owned()).spawn(move || writer.run(stdout, spare, &waker))?;
         Ok(spool)
@@ -108,7 +111,10 @@ impl Spool {
     fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
         let written = self.write_to(&mut stdout, spare);
         let (has_failed, is_deleted) = (written.error.is_some(), stdout.is_deleted());
-        self.change(|state| (state.closed, state.is_deleted, state.written) = (true, is_deleted, Some(written)));
+        self.change(|state| {
+            state.is_deleted |= is_deleted;
+            (state.closed, state.written) = (true, Some(written));
+        });
         if has_failed {
             return waker.wake();
         }
@@ -118,7 +124,7 @@ impl Spool {
 
     /// Writes out what is pushed, until the spool is closed and empty or writing fails.
     fn write_to(&self, stdout: &mut Stdout, mut batch: Vec<u8>) -> Written {
-        let interval = if stdout.is_regular { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
+        let interval = if self.is_file { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
         let mut written = Written::default();
         let mut checked_at = Instant::now();
         loop {
@@ -142,7 +148,7 @@ impl Spool {
             if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
                 checked_at = Instant::now();
                 let is_deleted = stdout.is_deleted();
-                self.lock().is_deleted = is_deleted;
+                self.lock().is_deleted |= is_deleted;
             }
             drop(self.wait_for_bytes(MAX_WAITING, interval));
         }
@@ -204,7 +210,11 @@ impl Output for Spool {
     }
 
     fn is_deleted(&self) -> bool {
-        self.lock().is_deleted
+        mem::take(&mut self.lock().is_deleted)
+    }
+
+    fn is_file(&self) -> bool {
+        self.is_file
     }
 }
 

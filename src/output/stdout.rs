@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
@@ -23,7 +24,8 @@ pub(crate) struct Stdout {
     /// Whether it is a regular file.
     pub is_regular: bool,
     is_pcap: bool,
-    /// The file had a name when the session began. One of memfd_create(2) or `O_TMPFILE` never has.
+    /// The file had a name when the session began, and was not found without one. One of memfd_create(2) or `O_TMPFILE`
+    /// never has.
     had_name: bool,
     pub found: Found,
 }
@@ -46,7 +48,7 @@ pub(crate) enum Found {
 }
 
 impl Stdout {
-    /// Examines the file that is stdout, and removes the cut end of a pcap file.
+    /// Examines the file that is stdout, ends a cut line, and removes the cut end of a pcap file.
     ///
     /// # Errors
     ///
@@ -58,6 +60,10 @@ impl Stdout {
         if is_regular {
             stdout.found = stdout.examine(metadata.len())?;
         }
+        if stdout.found == Found::CutLine {
+            // At once: stderr can lead to the same file.
+            stdout.file.write_all(b"\n")?;
+        }
         Ok(stdout)
     }
 
@@ -66,7 +72,7 @@ impl Stdout {
         match self.found {
             Found::Nothing | Found::CutHeader if self.is_pcap => &PCAP_HEADER,
             // Readers of all our text formats skip an empty line.
-            Found::CutLine | Found::Unreadable => b"\n",
+            Found::Unreadable => b"\n",
             _ => b"",
         }
     }
@@ -102,9 +108,10 @@ impl Stdout {
         }
     }
 
-    /// Whether the file had a name and has none now.
-    pub fn is_deleted(&self) -> bool {
-        self.is_regular && self.had_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    /// Whether the file was deleted since the last look.
+    pub fn is_deleted(&mut self) -> bool {
+        let is_gone = self.is_regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        is_gone && mem::take(&mut self.had_name)
     }
 
     fn examine(&mut self, length: u64) -> Result<Found> {

@@ -33,7 +33,6 @@ enum Unwound {
 struct Handler {
     shutdown: Arc<Shutdown>,
     messages: Messages,
-    can_stop: String,
 }
 
 /// The world and the process in it.
@@ -62,8 +61,8 @@ impl Process {
     }
 
     /// From now on signals are handled.
-    pub fn handle_signals(&self, shutdown: Arc<Shutdown>, messages: Messages, can_stop: String) {
-        *lock(&self.handler) = Some(Handler { shutdown, messages, can_stop });
+    pub fn handle_signals(&self, shutdown: Arc<Shutdown>, messages: Messages) {
+        *lock(&self.handler) = Some(Handler { shutdown, messages });
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -94,8 +93,8 @@ impl Process {
 
     fn handle_pending_signals(&self) {
         while self.world().take_signal() {
-            let Some(Handler { shutdown, messages, can_stop }) = lock(&self.handler).clone() else { continue };
-            if let Some(text) = shutdown.on_signal(&messages, &can_stop) {
+            let Some(Handler { shutdown, messages }) = lock(&self.handler).clone() else { continue };
+            if let Some(text) = shutdown.on_signal(&messages) {
                 messages.warn(text);
                 panic::resume_unwind(Box::new(Unwound::Quit));
             }
@@ -266,7 +265,11 @@ impl Output for Door {
     }
 
     fn is_deleted(&self) -> bool {
-        self.0.world().stdout.is_deleted
+        std::mem::take(&mut self.0.world().stdout.is_deleted)
+    }
+
+    fn is_file(&self) -> bool {
+        self.0.world().file.is_some()
     }
 }
 

@@ -41,7 +41,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     };
     let messages = Messages::new("can-listen", verbosity, Arc::new(door.clone()), door.0.at(0));
     let shutdown = Arc::new(Shutdown::default());
-    door.0.handle_signals(Arc::clone(&shutdown), messages.clone(), options.common.can_stop_command_line());
+    door.0.handle_signals(Arc::clone(&shutdown), messages.clone());
     let (gateway, channel) = (gateway(&options.common), options.common.channel);
     let mut bus = Connection::over(Box::new(door.clone()), gateway, channel);
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));

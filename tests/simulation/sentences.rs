@@ -145,7 +145,7 @@ pub fn recognise(line: &str) -> Sentence {
         return S::AddressLost;
     }
     if line.contains("datagrams are being lost") || line.contains("datagrams lost") || line.contains("more datagrams") {
-        let is_buffer = line.contains("reading stdout");
+        let is_buffer = line.contains("32 MiB");
         let count = line.split_once('(').and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok());
         return if is_buffer { S::BufferLoss { count } } else { S::KernelLoss { count } };
     }

@@ -8,7 +8,10 @@ use crate::output::stdout::Found;
 pub(crate) fn write_error(error: &io::Error) -> String {
     let advice = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there, or write to another disk",
-        ErrorKind::FileTooLarge => "the file system's limit (4 GiB on FAT32); write several files: | split -C 1G",
+        ErrorKind::FileTooLarge => {
+            "a limit of the file system (4 GiB on FAT32) or of ulimit -f; write several files: | split -C 1G, or in pcap | \
+             tshark -i - -b filesize:1000000 -w bus.pcap"
+        }
         _ => "check where it is redirected to",
     };
     format!("cannot write to stdout: {error}; {advice}")
@@ -18,7 +21,7 @@ pub(crate) fn write_error(error: &io::Error) -> String {
 pub(crate) fn found(found: Found) -> Option<String> {
     let message = match found {
         Found::Nothing | Found::WholeEnd => return None,
-        Found::CutLine => "the file ends within a line; beginning a new one",
+        Found::CutLine => "the file ended within a line; beginning a new one",
         Found::Unreadable => "the file cannot be read; beginning with an empty line, in case its last one is cut",
         Found::CutRecord(bytes) => &format!("the file ended within a record; removed its {bytes} bytes"),
         Found::CutHeader => "the file ended within the pcap header; writing it anew",

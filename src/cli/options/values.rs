@@ -8,6 +8,7 @@ pub(super) const TARGET_VARIABLE: &str = "CAN_TARGET";
 pub(super) const BIND_VARIABLE: &str = "CAN_BIND";
 pub(super) const CHANNEL_VARIABLE: &str = "CAN_CHANNEL";
 pub(super) const BITRATE_VARIABLE: &str = "CAN_BITRATE";
+pub(super) const VARIABLES: [&str; 4] = [TARGET_VARIABLE, BIND_VARIABLE, CHANNEL_VARIABLE, BITRATE_VARIABLE];
 
 /// Not the default gateway then: its bus could be stopped by mistake.
 pub(super) const EMPTY_TARGET: &str =

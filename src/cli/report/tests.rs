@@ -118,6 +118,10 @@ impl Output for Slow {
     fn is_deleted(&self) -> bool {
         self.is_deleted
     }
+
+    fn is_file(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]

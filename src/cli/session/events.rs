@@ -1,12 +1,10 @@
 //! What follows from each event.
 
-use std::mem;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use anyhow::anyhow;
 
-use super::{CHECK_INTERVAL, Session, Stage};
+use super::{CHECK_INTERVAL, EXITED, Session, Stage};
 use crate::cli::advice;
 use crate::cli::console::Content;
 use crate::cli::losses;
@@ -60,7 +58,7 @@ impl Session<'_> {
         }
         self.console.report(now);
         if let Some(count) = self.overflowed.due(now, self.console.printer.stats.overflowed) {
-            self.messages.warn(losses::in_output(&count));
+            self.messages.warn(losses::in_output(&count, self.console.printer.output.is_file()));
         }
         self.check(now);
         if self.console.printer.is_complete() {
@@ -94,7 +92,7 @@ impl Session<'_> {
         if let Some(count) = self.dropped.due(now, dropped) {
             self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
-        if self.console.printer.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
+        if self.console.printer.output.is_deleted() {
             self.messages.warn(advice::FILE_DELETED);
         }
     }
@@ -108,7 +106,7 @@ impl Session<'_> {
             }
             Verb::Stop => {
                 self.known.on_halted();
-                self.shutdown.bus_is_stopped.store(true, Relaxed);
+                self.shutdown.set_quit_message(format!("{EXITED}; the bus is halted"));
                 self.drain();
             }
             Verb::Status if self.stage == Stage::Streaming => self.on_query(now, outcome),

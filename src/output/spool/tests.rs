@@ -8,7 +8,7 @@ fn with_file(name: &str, test: impl FnOnce(&Spool)) -> Vec<u8> {
     let path = std::env::temp_dir().join(format!("can-udp-spool-{name}-{}", std::process::id()));
     let mut stdout = Stdout::open(File::create(&path).expect("a file"), Format::Raw).expect("an empty file");
     let state = State { waiting: empty_buffer().expect("memory"), ..State::default() };
-    let spool = Spool { state: Mutex::new(state), changed: Condvar::new() };
+    let spool = Spool { is_file: false, state: Mutex::new(state), changed: Condvar::new() };
     thread::scope(|scope| {
         scope.spawn(|| spool.write_to(&mut stdout, empty_buffer().expect("memory")));
         test(&spool);

@@ -31,19 +31,22 @@ impl Drop for TempFile {
 }
 
 #[test]
-fn start_depends_on_the_last_byte() {
-    for (content, expected, preamble) in [
+fn cut_line_is_ended_at_the_start() {
+    for (content, found, continued) in [
         (&b""[..], Found::Nothing, &b""[..]),
-        (b"whole\n", Found::WholeEnd, b""),
-        (b"whole\ncut", Found::CutLine, b"\n"),
+        (b"whole\n", Found::WholeEnd, b"whole\n"),
+        (b"whole\ncut", Found::CutLine, b"whole\ncut\n"),
     ] {
         let file = TempFile::new("start", content);
         let stdout = Stdout::open(file.append(), Format::Candump).expect("it can be continued");
-        assert_eq!((stdout.found, stdout.preamble()), (expected, preamble));
+        assert_eq!((stdout.found, stdout.preamble()), (found, &b""[..]));
+        assert_eq!(file.content(), continued);
         // A shell that starts two sessions one after the other, without O_APPEND.
+        let file = TempFile::new("shared", content);
         let mut shared = OpenOptions::new().write(true).open(&file.0).expect("the file");
         shared.seek(SeekFrom::End(0)).expect("a file");
-        assert_eq!(Stdout::open(shared, Format::Raw).expect("it can be continued").found, expected);
+        assert_eq!(Stdout::open(shared, Format::Raw).expect("it can be continued").found, found);
+        assert_eq!(file.content(), continued);
     }
 }
 
@@ -167,13 +170,13 @@ fn piece_of_a_record_is_taken_back() {
 #[test]
 fn only_a_file_that_had_a_name_can_be_deleted() {
     let file = TempFile::new("deleted", b"");
-    let stdout = Stdout::open(file.append(), Format::Raw).expect("a file");
+    let mut stdout = Stdout::open(file.append(), Format::Raw).expect("a file");
     let other_name = file.0.with_extension("other");
     fs::hard_link(&file.0, &other_name).expect("a link");
     fs::remove_file(&file.0).expect("a file");
     assert!(!stdout.is_deleted(), "it has another name");
     fs::remove_file(&other_name).expect("a file");
     assert!(stdout.is_deleted());
-    let nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
+    let mut nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
     assert!(!nameless.is_deleted(), "it never had a name");
 }
