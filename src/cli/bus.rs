@@ -29,21 +29,13 @@ pub(crate) struct Bus {
     stopped: Option<Instant>,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
-    /// The latest `STATUS` that ended: when it first left, when it ended, how.
-    query: Option<Query>,
+    /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
+    pub outcome: Option<Outcome>,
     /// The controller's error state, by `STATUS` or by its events.
     pub health: Health,
     /// The latest event since the latest `STATUS` was sent: when it was read, and the state that such events alone lead to.
     event: Option<(Instant, Health)>,
     end: End,
-}
-
-/// A `STATUS` and what became of it.
-#[derive(Debug)]
-struct Query {
-    asked_at: Option<Instant>,
-    ended_at: Instant,
-    outcome: Outcome,
 }
 
 /// The error state of a controller.
@@ -73,7 +65,7 @@ impl Bus {
             self.repairs += 1;
         }
         self.first_start.get_or_insert(at);
-        (self.last_start, self.end) = (Some(at), End::Open);
+        (self.last_start, self.outcome, self.end) = (Some(at), None, End::Open);
     }
 
     /// The gateway answered `START`, or said that the bus runs in spite of `STOP`.
@@ -91,6 +83,7 @@ impl Bus {
     /// A frame came.
     pub fn on_frame(&mut self, at: Instant) {
         (self.last_frame, self.runs, self.health) = (Some(at), Some(at), Health::Good);
+        self.outcome = None;
         if self.end == End::NotStarted {
             self.end = End::Open;
         }
@@ -148,7 +141,8 @@ impl Bus {
 
     /// The latest `STATUS` has ended.
     pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
-        self.query = Some(Query { asked_at: self.asked_at, ended_at, outcome });
+        let is_news = Some(ended_at) >= self.last_frame && self.asked_at > self.last_start;
+        self.outcome = is_news.then_some(outcome);
         // An answer of unknown form says nothing.
         if self.status().is_none() && self.unknown_answer().is_none() {
             self.may_not_run = self.asked_at.and(Some(ended_at)).or(self.may_not_run);
@@ -190,16 +184,9 @@ impl Bus {
         self.last_frame.or(self.first_start)
     }
 
-    /// How the latest `STATUS` ended, if that is news since the last frame and the last `START`.
-    pub fn outcome(&self) -> Option<&Outcome> {
-        let query = self.query.as_ref()?;
-        let is_current = Some(query.ended_at) >= self.last_frame && query.asked_at > self.last_start;
-        is_current.then_some(&query.outcome)
-    }
-
-    /// The controller's state in that answer.
+    /// The controller's state in the answer that is its `outcome`.
     pub fn status(&self) -> Option<Status> {
-        match self.outcome()? {
+        match self.outcome.as_ref()? {
             Outcome::Status(status) => Some(*status),
             _ => None,
         }
@@ -212,7 +199,7 @@ impl Bus {
 
     /// That answer, if it is a reply of unknown form.
     pub fn unknown_answer(&self) -> Option<&str> {
-        match self.outcome()? {
+        match self.outcome.as_ref()? {
             Outcome::Ok => Some("R ok"),
             Outcome::NoReply(Some(text)) => is_reply(text).then_some(text.as_str()),
             _ => None,
@@ -238,7 +225,7 @@ impl Bus {
     /// Whether an answer to a `STATUS` that has ended says something new: there was none, or one because of which `START` is
     /// about to be sent again; no `START` and no frame has come since.
     pub fn takes_late_status(&self, late: Status) -> bool {
-        match self.outcome() {
+        match &self.outcome {
             Some(Outcome::NoReply(_)) => true,
             Some(Outcome::Status(status)) => status.stopped && !late.stopped && !self.has_run(),
             _ => false,

@@ -15,7 +15,7 @@ use crate::text::escape_truncated;
 pub(crate) struct Console<'a> {
     pub messages: &'a Messages,
     pub printer: Printer,
-    limiter: Limiter,
+    pub limiter: Limiter,
     channel: Channel,
     /// `STATUS` has left, so answers to it can come.
     pub status_was_sent: bool,
@@ -122,10 +122,5 @@ impl<'a> Console<'a> {
             let message = format_args!("{prefix}{text}");
             if is_debug { self.messages.debug(now, message) } else { self.messages.warn(message) }
         }
-    }
-
-    /// Messages that did not go to stderr.
-    pub fn not_shown(&self) -> u64 {
-        self.limiter.suppressed + self.messages.sink.lost()
     }
 }

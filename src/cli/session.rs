@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
                 stats: self.console.printer.stats,
                 drops,
                 written,
-                messages_not_shown: self.console.not_shown(),
+                messages_not_shown: self.console.limiter.suppressed + self.messages.sink.lost(),
                 network_errors: self.network_errors,
                 handshake_frames: self.bus.handshake_frames(),
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),

@@ -9,9 +9,6 @@ use std::time::{Duration, Instant};
 /// How soon one `STATUS` may follow another.
 const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How soon the end of a silence that was not reported is mentioned again.
-const MIN_RESUMED_INTERVAL: Duration = Duration::from_secs(120);
-
 /// How long a silence lasts before the first look at the local address where `--status-after` does not say.
 const DEFAULT_LOOK_AFTER: Duration = Duration::from_secs(5);
 
@@ -27,7 +24,6 @@ pub(crate) struct Silence {
     look_after: Duration,
     /// When `STATUS` was last sent, in any silence.
     last_asked: Option<Instant>,
-    last_resumed: Option<Instant>,
     current: Current,
 }
 
@@ -50,21 +46,15 @@ impl Silence {
             _ => status_after,
         });
         let look_after = after.unwrap_or(DEFAULT_LOOK_AFTER);
-        Silence { after, look_after, last_asked: None, last_resumed: None, current: Current::default() }
+        Silence { after, look_after, last_asked: None, current: Current::default() }
     }
 
-    /// A frame came. Returns how long there was none, if that is worth a message.
+    /// A frame came. Returns how long there was none, if that was reported.
     pub fn on_frame(&mut self, now: Instant, last_data: Instant) -> Option<Duration> {
         // A silence that was not observed. Cheap, since this happens at every frame.
         self.current.last_look?;
         let ended = mem::take(&mut self.current);
-        let is_rare = self.last_resumed.is_none_or(|last| now >= last + MIN_RESUMED_INTERVAL);
-        let is_long = self.after.is_some_and(|after| now >= last_data + after);
-        if ended.told.is_none() && !(is_rare && is_long) {
-            return None;
-        }
-        self.last_resumed = Some(now);
-        Some(now - last_data)
+        ended.told.map(|_| now - last_data)
     }
 
     /// When to call [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and to look.

@@ -10,7 +10,7 @@ use crate::gateway::{Connection, Filter, Outcome};
 /// It advises nothing that is among the `options` already.
 pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) -> String {
     let mut parts = health(options, known);
-    parts.push(match (known.unknown_answer(), known.outcome(), bus.network_error()) {
+    parts.push(match (known.unknown_answer(), &known.outcome, bus.network_error()) {
         (Some(text), ..) => format!(
             "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
             guesses(options, known, &[stopped(known)])
