@@ -40,6 +40,7 @@ fn white_space_around_environment_values_is_ignored() {
         let bind = format!("127.0.0.1:{}\r\n", free_port());
         let finished = run(command.env("CAN_TARGET", target).env("CAN_BIND", &bind));
         assert_eq!(finished.code(), Some(0), "{program}: {finished:?}");
+        wait_until("a command", || !gateway.received().is_empty());
         assert_eq!(gateway.received()[0].from.to_string(), bind.trim());
     }
 }

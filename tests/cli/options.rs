@@ -1,7 +1,9 @@
 //! Promise: both programs accept exactly the documented option values, and print as much on stderr as was asked for.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::UdpSocket;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use crate::programs;
@@ -220,6 +222,19 @@ fn gateway_without_its_option_is_answered_with_the_option() {
             assert_eq!(finished.code(), Some(2), "{}", finished.stderr);
             assert!(!finished.stderr.contains("--target"), "{}", finished.stderr);
         }
+        // The redirection was forgotten.
+        let finished = run(&mut program(&["--target", "127.0.0.1", "bus.txt"]));
+        assert_eq!(finished.code(), Some(2), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("--target"), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn variable_that_is_no_text_is_named() {
+    for (program, variable) in [(listen_with as fn(&[&str]) -> Command, "CAN_BITRATE"), (stop_with, "CAN_CHANNEL")] {
+        let finished = run(program(&[]).env(variable, OsStr::from_bytes(b"250\xA0")));
+        assert_eq!(finished.code(), Some(2), "{}", finished.stderr);
+        assert!(finished.stderr.contains(&format!("the variable {variable} is not UTF-8")), "{}", finished.stderr);
     }
 }
 

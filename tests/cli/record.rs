@@ -49,8 +49,21 @@ fn cut_line_is_ended_and_reported() {
         let text = folder.read(format);
         assert!(text.starts_with("whole\ncut\n"), "{text}");
         assert!(text.ends_with('\n') && !text.contains("\n\n"), "{text}");
-        assert!(output.stderr.contains("the file ends within a line"), "{}", output.stderr);
+        assert!(output.stderr.contains("the file ended within a line"), "{}", output.stderr);
     }
+}
+
+#[test]
+fn cut_line_is_ended_before_the_first_message() {
+    let folder = TempDir::new("record-both-streams");
+    let path = folder.write("bus.txt", "whole\ncut");
+    let file = OpenOptions::new().append(true).open(&path).expect("a file");
+    let gateway = Gateway::start();
+    let mut listen = can_listen(["--target", &gateway.target(), "--count", "1"]);
+    let status = listen.stdout(file.try_clone().expect("a descriptor")).stderr(file).status().expect("it runs");
+    assert_eq!(status.code(), Some(0));
+    let text = folder.read("bus.txt");
+    assert!(text.starts_with("whole\ncut\ncan-listen: the file ended within a line"), "{text}");
 }
 
 #[test]

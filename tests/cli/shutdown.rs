@@ -124,7 +124,8 @@ fn second_signal_exits_at_once_with_130() {
     assert_eq!(ended.code(), Some(130));
     let last = ended.stderr.lines().last().unwrap_or_default();
     assert!(
-        ended.stderr.contains("exited; any unwritten output was discarded") && last.contains("can-stop --confirm --target"),
+        ended.stderr.contains("exited; any unwritten output was discarded")
+            && last.contains("can-stop --confirm --target"),
         "{ended:?}"
     );
 }
@@ -218,7 +219,27 @@ fn signal_during_the_handshake_exits_with_130() {
         let listener = start(&mut can_listen(["--timeout", "3600", "--target", &gateway.target()]));
         gateway.wait_for_command("CAN 1 INIT STD 250\n");
         listener.signal(signal);
-        assert_eq!(listener.wait().code(), Some(130));
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(130));
+        assert!(ended.stderr.contains("the bus may be running, stop it with:\n"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn signal_after_init_was_confirmed_leaves_no_doubt() {
+    let script = |command: &str, _| {
+        if command.contains("FILTER CLEAR") { Reaction::LoseRequest } else { Reaction::Answer }
+    };
+    for running in [false, true] {
+        let gateway = Gateway::builder().running(running).script(script).start();
+        let listener = start(&mut can_listen(["--target", &gateway.target()]));
+        gateway.wait_for_command("CAN 1 FILTER CLEAR\n");
+        listener.signal(Signal::SIGINT);
+        let ended = listener.wait();
+        assert_eq!(ended.code(), Some(130));
+        let bus = if running { "the bus was running and is stopped now" } else { "the bus was not started" };
+        let last = format!("can-listen: exited during the handshake; {bus}");
+        assert_eq!(ended.stderr.lines().last(), Some(&*last), "{}", ended.stderr);
     }
 }
 

@@ -46,6 +46,7 @@ fn other_addresses_of_a_name_are_named_after_no_reply() {
         failure(Cause::NoReply { transmissions: 3, attempts: 3, timeout: Duration::from_secs(1), instead: None });
     assert_eq!(other_addresses(&no_reply, &target, &others), "; gw1 also has 10.8.0.109, fe80::1%lo");
     assert_eq!(other_addresses(&no_reply, &target, &[]), "");
+    assert_eq!(other_addresses(&Failure { has_answered: true, ..no_reply }, &target, &others), "");
     let refused = failure(Cause::Refused("R ERR 10".into()));
     assert_eq!(other_addresses(&refused, &target, &others), "");
 }

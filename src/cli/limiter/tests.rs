@@ -74,6 +74,8 @@ fn events_of_the_protocol_have_their_own_allowance() {
     for event in ["E 1 BUSOFF", "E 1 ERRORWARNING SET", "E 1 ERRORWARNING RESET"] {
         assert_eq!((0..20).filter(|_| run.line(SECOND, event)).count(), 10, "{event}");
     }
+    // Each before the next line that was shown: 45 of the others were.
+    assert_eq!(run.summaries, [256, 10, 10]);
 }
 
 #[test]

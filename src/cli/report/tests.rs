@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::cli::bus::Bus;
 use crate::cli::messages::{Sink, Verbosity};
+use crate::gateway::Waker;
 use crate::output::spool::PushError;
 
 fn report() -> Report {
@@ -184,6 +185,19 @@ fn late_error_and_deletion_follow_the_report() {
     assert_eq!(log, expected);
     let Exit::Failure(last) = exit else { panic!("{exit:?}") };
     assert!(last.to_string().starts_with("cannot write to stdout: Input/output error"), "{last}");
+}
+
+#[test]
+fn signal_while_the_disk_stores_the_file_contradicts_nothing() {
+    let output = Slow { written: Written::default, synced: || Ok(()), is_deleted: false, log: Log::default() };
+    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Log::default())), Instant::now());
+    let shutdown = Shutdown::default();
+    let _ = shutdown.waker.set(Waker::default());
+    shutdown.set_quit_message("exited; the bus may still run".to_owned());
+    let _ = end(&output, &messages, &shutdown, vec![anyhow!("START was refused")], |_| report());
+    assert_eq!(shutdown.on_signal(&messages), None);
+    let last = "exited; the disk may not have stored all of the file; START was refused";
+    assert_eq!(shutdown.on_signal(&messages).as_deref(), Some(last));
 }
 
 #[test]
