@@ -49,7 +49,6 @@ pub(crate) struct Session<'a> {
     next_check: Instant,
     /// A `STATUS` that came late, and what was read before it.
     late_status: Option<(Instant, Status)>,
-    deletion_is_reported: bool,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
 }
@@ -91,7 +90,6 @@ impl<'a> Session<'a> {
             ended: None,
             next_check: bus.now(),
             late_status: None,
-            deletion_is_reported: false,
             failures: Vec::new(),
             bus,
         }
@@ -119,11 +117,10 @@ impl<'a> Session<'a> {
                     self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
-                Event::InitRefused { text, was_running } => {
+                Event::InitRefused { was_running, .. } => {
                     let was = if was_running { "was already" } else { "may have been" };
                     let message = format_args!("the bus {was} running; restarting it with these settings");
                     self.messages.info(message);
-                    self.messages.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) if self.stage == Stage::Starting => {

@@ -11,7 +11,7 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::gateway::Waker;
 use crate::output::stdout::Stdout;
@@ -31,9 +31,6 @@ const MAX_WAITING: usize = 1 << 20;
 /// A buffer that has held more than this is given back to the system once it is written out.
 const RETAINED_CAPACITY: usize = 2 * MAX_WAITING;
 
-/// How often the writer looks whether the file was deleted.
-const DELETION_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-
 /// What a session sees of stdout.
 pub(crate) trait Output: fmt::Debug + Send + Sync {
     /// Appends the bytes of `datagrams` datagrams (one, or none for a format's header), all or nothing. Never waits.
@@ -49,9 +46,8 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
     /// Once everything is written without an error: waits like [`Output::wait_written`] until a regular file is stored.
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
-    /// Whether the file was deleted during the session, as of the last look: about once a minute while it is written, and
-    /// after everything is.
-    fn is_deleted(&self) -> bool;
+    /// Whether the file was found to be deleted, after a write or after everything was written. Says so once.
+    fn take_deletion(&self) -> bool;
 }
 
 /// Why a datagram was not accepted.
@@ -107,8 +103,11 @@ impl Spool {
 
     fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
         let written = self.write_to(&mut stdout, spare);
-        let (has_failed, is_deleted) = (written.error.is_some(), stdout.is_deleted());
-        self.change(|state| (state.closed, state.is_deleted, state.written) = (true, is_deleted, Some(written)));
+        let (has_failed, is_deleted) = (written.error.is_some(), stdout.has_lost_name());
+        self.change(|state| {
+            state.is_deleted |= is_deleted;
+            (state.closed, state.written) = (true, Some(written));
+        });
         if has_failed {
             return waker.wake();
         }
@@ -120,7 +119,6 @@ impl Spool {
     fn write_to(&self, stdout: &mut Stdout, mut batch: Vec<u8>) -> Written {
         let interval = if stdout.is_regular { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
         let mut written = Written::default();
-        let mut checked_at = Instant::now();
         loop {
             let mut state = self.wait_for_bytes(1, Duration::MAX);
             if state.waiting.is_empty() {
@@ -139,10 +137,8 @@ impl Spool {
                 batch = empty_buffer().unwrap_or(batch);
             }
             batch.clear();
-            if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
-                checked_at = Instant::now();
-                let is_deleted = stdout.is_deleted();
-                self.lock().is_deleted = is_deleted;
+            if stdout.has_lost_name() {
+                self.lock().is_deleted = true;
             }
             drop(self.wait_for_bytes(MAX_WAITING, interval));
         }
@@ -203,8 +199,8 @@ impl Output for Spool {
         self.wait_while(timeout.unwrap_or(Duration::MAX), |state| state.synced.is_none()).synced.take()
     }
 
-    fn is_deleted(&self) -> bool {
-        self.lock().is_deleted
+    fn take_deletion(&self) -> bool {
+        mem::take(&mut self.lock().is_deleted)
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Stdout {
     /// Whether it is a regular file.
     pub is_regular: bool,
     is_pcap: bool,
-    /// The file had a name when the session began. One of memfd_create(2) or `O_TMPFILE` never has.
-    had_name: bool,
+    /// The file had a name at the last look. One of memfd_create(2) or `O_TMPFILE` never has.
+    has_name: bool,
     pub found: Found,
 }
 
@@ -53,8 +53,9 @@ impl Stdout {
     /// It cannot be continued in this format; nothing was changed.
     pub fn open(file: File, format: Format) -> Result<Stdout> {
         let metadata = file.metadata()?;
-        let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
-        let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
+        let is_regular = metadata.is_file();
+        let has_name = is_regular && metadata.nlink() > 0;
+        let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, has_name, found: Found::Nothing };
         if is_regular {
             stdout.found = stdout.examine(metadata.len())?;
         }
@@ -102,9 +103,11 @@ impl Stdout {
         }
     }
 
-    /// Whether the file had a name and has none now.
-    pub fn is_deleted(&self) -> bool {
-        self.is_regular && self.had_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    /// Whether the file had a name at the last look and has none now.
+    pub fn has_lost_name(&mut self) -> bool {
+        let is_lost = self.has_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        self.has_name &= !is_lost;
+        is_lost
     }
 
     fn examine(&mut self, length: u64) -> Result<Found> {

@@ -1,6 +1,5 @@
 //! What follows from each event.
 
-use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -94,7 +93,7 @@ impl Session<'_> {
         if let Some(count) = self.dropped.due(now, dropped) {
             self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
-        if self.console.printer.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
+        if self.console.printer.output.take_deletion() {
             self.messages.warn(advice::FILE_DELETED);
         }
     }

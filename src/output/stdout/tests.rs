@@ -167,13 +167,14 @@ fn piece_of_a_record_is_taken_back() {
 #[test]
 fn only_a_file_that_had_a_name_can_be_deleted() {
     let file = TempFile::new("deleted", b"");
-    let stdout = Stdout::open(file.append(), Format::Raw).expect("a file");
+    let mut stdout = Stdout::open(file.append(), Format::Raw).expect("a file");
     let other_name = file.0.with_extension("other");
     fs::hard_link(&file.0, &other_name).expect("a link");
     fs::remove_file(&file.0).expect("a file");
-    assert!(!stdout.is_deleted(), "it has another name");
+    assert!(!stdout.has_lost_name(), "it has another name");
     fs::remove_file(&other_name).expect("a file");
-    assert!(stdout.is_deleted());
-    let nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
-    assert!(!nameless.is_deleted(), "it never had a name");
+    assert!(stdout.has_lost_name());
+    assert!(!stdout.has_lost_name(), "once");
+    let mut nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
+    assert!(!nameless.has_lost_name(), "it never had a name");
 }
