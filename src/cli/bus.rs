@@ -68,7 +68,7 @@ impl Bus {
         (self.last_start, self.outcome, self.end) = (Some(at), None, End::Open);
     }
 
-    /// The gateway answered `START`, or said that the bus runs in spite of `STOP`.
+    /// The gateway answered `START`.
     pub fn on_started(&mut self, at: Instant) {
         self.runs = Some(at);
     }
