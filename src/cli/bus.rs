@@ -68,25 +68,20 @@ impl Bus {
         (self.last_start, self.outcome, self.end) = (Some(at), None, End::Open);
     }
 
-    /// The gateway answered `START`, or said that the bus runs in spite of `STOP`.
+    /// The gateway answered `START`.
     pub fn on_started(&mut self, at: Instant) {
         self.runs = Some(at);
     }
 
     /// The gateway refused `START`, and `STATUS` says that the controller is stopped.
     pub fn on_start_refused(&mut self) {
-        if !self.has_run() {
-            self.end = End::NotStarted;
-        }
+        self.end = End::NotStarted;
     }
 
     /// A frame came.
     pub fn on_frame(&mut self, at: Instant) {
         (self.last_frame, self.runs, self.health) = (Some(at), Some(at), Health::Good);
         self.outcome = None;
-        if self.end == End::NotStarted {
-            self.end = End::Open;
-        }
     }
 
     /// The controller reports a change of its state.
@@ -238,7 +233,7 @@ impl Bus {
         let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
         let state = match (self.end, self.last_frame) {
             (End::Halted, _) => return "the bus is halted".to_owned(),
-            (End::NotStarted, _) => return "the bus was not started".to_owned(),
+            (End::NotStarted, _) if !self.has_run() => return "the bus was not started".to_owned(),
             _ if self.stopped > self.runs && self.stopped >= self.last_start => {
                 return format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64());
             }

@@ -65,7 +65,7 @@ pub(crate) fn end(
             synced.and_then(Result::err)
         }
     };
-    if output.is_deleted() {
+    if output.take_deletion() {
         messages.warn(advice::FILE_DELETED);
     }
     failures.extend(error.map(|error| anyhow!(advice::write_error(&error))));

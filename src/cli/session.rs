@@ -122,11 +122,10 @@ impl<'a> Session<'a> {
                     self.on_content(in_flight, &content);
                 }
                 Event::Sent { command, attempt, left } => self.on_sent(command, attempt, left),
-                Event::InitRefused { text, was_running } => {
+                Event::InitRefused { was_running, .. } => {
                     let was = if was_running { "was already" } else { "may have been" };
                     let message = format_args!("the bus {was} running; restarting it with these settings");
                     self.messages.info(message);
-                    self.messages.debug(self.bus.now(), format_args!("INIT was refused: {text}"));
                 }
                 Event::Completed { command, outcome } => self.on_completed(command, outcome),
                 Event::Failed(failure) if self.stage == Stage::Starting => {

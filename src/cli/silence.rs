@@ -30,7 +30,6 @@ pub(crate) struct Silence {
 /// The silence that lasts; a frame ends it.
 #[derive(Debug, Default)]
 struct Current {
-    is_asked: bool,
     /// The explanation that was reported last.
     told: Option<String>,
     /// When the local address was last looked at, with everything read that came before, and whether it was gone.
@@ -67,7 +66,7 @@ impl Silence {
     pub fn must_ask(&mut self, now: Instant, last_data: Instant, must_ask_again: bool) -> bool {
         let is_due = self.ask_at(last_data, must_ask_again).is_some_and(|at| at <= now);
         if is_due {
-            (self.last_asked, self.current.is_asked) = (Some(now), true);
+            self.last_asked = Some(now);
         }
         is_due
     }
@@ -86,7 +85,7 @@ impl Silence {
     fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
         let due = last_data + self.after?;
         match self.last_asked {
-            Some(last) if self.current.is_asked => must_ask_again.then_some(last + MIN_QUERY_INTERVAL),
+            Some(last) if last > last_data => must_ask_again.then_some(last + MIN_QUERY_INTERVAL),
             // A bus with a frame every few seconds is not asked about in every pause.
             Some(last) => Some(due.max((last + 2 * MIN_QUERY_INTERVAL).min(due + MIN_QUERY_INTERVAL))),
             None => Some(due),

@@ -49,9 +49,9 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
     /// Once everything is written without an error: waits like [`Output::wait_written`] until a regular file is stored.
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
-    /// Whether the file was found deleted since the last call. Looked at about once a minute while it is written, and after
-    /// everything is.
-    fn is_deleted(&self) -> bool;
+    /// Whether the file was found to be deleted: looked at about once a minute while it is written, and after everything is.
+    /// Says so once.
+    fn take_deletion(&self) -> bool;
     /// Whether it is a regular file.
     fn is_file(&self) -> bool;
 }
@@ -110,7 +110,7 @@ impl Spool {
 
     fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
         let written = self.write_to(&mut stdout, spare);
-        let (has_failed, is_deleted) = (written.error.is_some(), stdout.is_deleted());
+        let (has_failed, is_deleted) = (written.error.is_some(), stdout.has_lost_name());
         self.change(|state| {
             state.is_deleted |= is_deleted;
             (state.closed, state.written) = (true, Some(written));
@@ -147,7 +147,7 @@ impl Spool {
             batch.clear();
             if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
                 checked_at = Instant::now();
-                let is_deleted = stdout.is_deleted();
+                let is_deleted = stdout.has_lost_name();
                 self.lock().is_deleted |= is_deleted;
             }
             drop(self.wait_for_bytes(MAX_WAITING, interval));
@@ -209,7 +209,7 @@ impl Output for Spool {
         self.wait_while(timeout.unwrap_or(Duration::MAX), |state| state.synced.is_none()).synced.take()
     }
 
-    fn is_deleted(&self) -> bool {
+    fn take_deletion(&self) -> bool {
         mem::take(&mut self.lock().is_deleted)
     }
 

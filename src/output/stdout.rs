@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
@@ -24,9 +23,8 @@ pub(crate) struct Stdout {
     /// Whether it is a regular file.
     pub is_regular: bool,
     is_pcap: bool,
-    /// The file had a name when the session began, and was not found without one. One of memfd_create(2) or `O_TMPFILE`
-    /// never has.
-    had_name: bool,
+    /// The file had a name at the last look. One of memfd_create(2) or `O_TMPFILE` never has.
+    has_name: bool,
     pub found: Found,
 }
 
@@ -55,8 +53,9 @@ impl Stdout {
     /// It cannot be continued in this format; nothing was changed.
     pub fn open(file: File, format: Format) -> Result<Stdout> {
         let metadata = file.metadata()?;
-        let (is_regular, had_name) = (metadata.is_file(), metadata.nlink() > 0);
-        let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, had_name, found: Found::Nothing };
+        let is_regular = metadata.is_file();
+        let has_name = is_regular && metadata.nlink() > 0;
+        let mut stdout = Stdout { file, is_regular, is_pcap: format == Format::Pcap, has_name, found: Found::Nothing };
         if is_regular {
             stdout.found = stdout.examine(metadata.len())?;
         }
@@ -108,10 +107,11 @@ impl Stdout {
         }
     }
 
-    /// Whether the file was deleted since the last look.
-    pub fn is_deleted(&mut self) -> bool {
-        let is_gone = self.is_regular && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-        is_gone && mem::take(&mut self.had_name)
+    /// Whether the file had a name at the last look and has none now.
+    pub fn has_lost_name(&mut self) -> bool {
+        let is_lost = self.has_name && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        self.has_name &= !is_lost;
+        is_lost
     }
 
     fn examine(&mut self, length: u64) -> Result<Found> {

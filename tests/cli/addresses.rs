@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::programs::{Output, TempDir, can_listen_plain, can_stop, free_port, run, start};
+use crate::programs::{Output, TempDir, can_listen_plain, can_stop, free_port, run, start, wait_until};
 use crate::simulator::Gateway;
 
 const NO_ARGUMENTS: [&str; 0] = [];

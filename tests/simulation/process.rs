@@ -264,7 +264,7 @@ impl Output for Door {
         is_done.then_some(result)
     }
 
-    fn is_deleted(&self) -> bool {
+    fn take_deletion(&self) -> bool {
         std::mem::take(&mut self.0.world().stdout.is_deleted)
     }
 

@@ -9,7 +9,7 @@ use crate::gateway::{Connection, Filter, Outcome};
 /// Explains a silence. It starts from what the gateway or the network says, and guesses only where neither says anything.
 /// It advises nothing that is among the `options` already.
 pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) -> String {
-    let mut parts = health(options, known);
+    let mut parts = controller_state(options, known);
     parts.push(match (known.unknown_answer(), &known.outcome, bus.network_error()) {
         (Some(text), ..) => format!(
             "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
@@ -58,26 +58,21 @@ fn stopped(known: &Bus) -> &'static str {
     }
 }
 
+/// What the controller has met. A wrong bit rate lets no frame pass.
 fn controller_state(options: &ListenOptions, known: &Bus) -> Vec<String> {
-    let mut parts = health(options, known);
-    if known.status().is_some_and(|status| status.overrun) {
-        parts.push("the gateway itself lost frames (data overrun)".to_owned());
-    }
-    parts
-}
-
-/// A wrong bit rate lets no frame pass.
-fn health(options: &ListenOptions, known: &Bus) -> Vec<String> {
-    let state = match known.health {
-        Health::Good => return Vec::new(),
-        Health::Warning => "at its error warning level",
-        Health::BusOff => "bus off",
-    };
-    vec![if known.has_frames() {
-        format!("the controller is {state}: check the wiring and the other nodes")
+    let remedy = if known.has_frames() {
+        "check the wiring and the other nodes".to_owned()
     } else {
-        format!("the controller is {state}: check --bitrate ({}) and the wiring", options.bitrate)
-    }]
+        format!("check --bitrate ({}) and the wiring", options.bitrate)
+    };
+    let health = match known.health {
+        Health::Good => None,
+        Health::Warning => Some(format!("the controller is at its error warning level: {remedy}")),
+        Health::BusOff => Some(format!("the controller is bus off: {remedy}")),
+    };
+    let has_overrun = known.status().is_some_and(|status| status.overrun);
+    let overrun = has_overrun.then(|| "the gateway itself lost frames (data overrun)".to_owned());
+    health.into_iter().chain(overrun).collect()
 }
 
 fn describe(options: &ListenOptions, known: &Bus, status: Status) -> String {

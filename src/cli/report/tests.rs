@@ -116,7 +116,7 @@ impl Output for Slow {
         timeout.is_none().then(self.synced)
     }
 
-    fn is_deleted(&self) -> bool {
+    fn take_deletion(&self) -> bool {
         self.is_deleted
     }
 

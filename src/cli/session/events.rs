@@ -92,7 +92,7 @@ impl Session<'_> {
         if let Some(count) = self.dropped.due(now, dropped) {
             self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
-        if self.console.printer.output.is_deleted() {
+        if self.console.printer.output.take_deletion() {
             self.messages.warn(advice::FILE_DELETED);
         }
     }

@@ -1,4 +1,5 @@
 use std::fs::{self, File};
+use std::time::Instant;
 
 use super::*;
 use crate::format::Format;

@@ -174,9 +174,10 @@ fn only_a_file_that_had_a_name_can_be_deleted() {
     let other_name = file.0.with_extension("other");
     fs::hard_link(&file.0, &other_name).expect("a link");
     fs::remove_file(&file.0).expect("a file");
-    assert!(!stdout.is_deleted(), "it has another name");
+    assert!(!stdout.has_lost_name(), "it has another name");
     fs::remove_file(&other_name).expect("a file");
-    assert!(stdout.is_deleted());
+    assert!(stdout.has_lost_name());
+    assert!(!stdout.has_lost_name(), "once");
     let mut nameless = Stdout::open(stdout.file, Format::Raw).expect("a file");
-    assert!(!nameless.is_deleted(), "it never had a name");
+    assert!(!nameless.has_lost_name(), "it never had a name");
 }
