@@ -9,7 +9,7 @@ use crate::cli::options::ListenOptions;
 use crate::format::frame::{Frame, FrameKind, Id};
 use crate::format::{Encoder, Format, InfluxWriter, Notice, write_candump};
 use crate::gateway::command::{BitRate, Channel, Command, Filter, Verb};
-use crate::gateway::reply::{Line, lines, replies};
+use crate::gateway::reply::{Line, lines};
 use clap::Parser;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +22,11 @@ const LARGEST: usize = 65_507;
 const NOW: Duration = Duration::new(1_436_509_052, 249_713_000);
 
 const DEVICE: &str = "10.8.0.109";
+
+/// The replies in a datagram, in their order.
+fn replies(datagram: &[u8]) -> impl Iterator<Item = Line> {
+    lines(datagram).map(Line::classify).filter(|line| matches!(line, Line::Ok | Line::Refused | Line::Status(_)))
+}
 
 /// A frame as the test knows it, with nothing of the crate's.
 #[derive(Clone, Debug, PartialEq)]
@@ -310,14 +315,10 @@ proptest! {
         let mut answers = 0;
         for &line in &found {
             match Line::classify(line) {
-                Line::Ok => answers += 1,
-                Line::Refused(tokens) => {
-                    answers += 1;
-                    prop_assert_eq!(tokens, line);
-                }
+                Line::Ok | Line::Refused => answers += 1,
                 // Such a line is not among the samples.
                 Line::Status(_) => prop_assert!(false),
-                Line::Frame(same) | Line::Event(same) | Line::Unknown(same) => prop_assert_eq!(same, line),
+                Line::Frame | Line::Event | Line::Unknown => {}
             }
         }
         prop_assert_eq!(replies(&datagram).count(), answers);
@@ -433,7 +434,7 @@ proptest! {
         });
         let line = cased.collect::<String>().replace(' ', &gap);
         let datagram = format!("{around}{line}{around}");
-        let expected = if reply == "R ok" { Line::Ok } else { Line::Refused(line.as_bytes()) };
+        let expected = if reply == "R ok" { Line::Ok } else { Line::Refused };
         prop_assert_eq!(replies(datagram.as_bytes()).collect::<Vec<_>>(), [expected]);
     }
 

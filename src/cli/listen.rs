@@ -64,7 +64,8 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     }
     let Resolved { gateway, local, others } = resolved;
     let channel = options.common.channel;
-    let mut bus = Connection::open(local, gateway, channel).map_err(|error| anyhow!(advice::open_error(&error)))?;
+    let mut bus = Connection::open(local, gateway, channel)
+        .map_err(|error| anyhow!(advice::network_error(gateway, &error, false)))?;
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
     if let Ok(local) = bus.local_addr() {

@@ -45,6 +45,8 @@ pub(crate) struct Session<'a> {
     dropped: Tally,
     overflowed: Tally,
     network_errors: Tally,
+    /// Frames that came before `START` left.
+    handshake_frames: u64,
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
@@ -90,6 +92,7 @@ impl<'a> Session<'a> {
             dropped: Tally::default(),
             overflowed: Tally::default(),
             network_errors: Tally::default(),
+            handshake_frames: 0,
             ended: None,
             next_check: bus.now(),
             late_status: None,
@@ -110,7 +113,7 @@ impl<'a> Session<'a> {
             let (in_flight, may_be_ours) = (self.bus.in_flight().map(|command| command.verb), self.bus.is_answerable());
             match self.bus.next_event(deadline) {
                 Event::Early(datagram) => {
-                    self.console.note_early(datagram);
+                    self.handshake_frames += self.console.note_early(datagram);
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
@@ -224,7 +227,7 @@ impl<'a> Session<'a> {
                 written,
                 messages_not_shown: self.console.not_shown(),
                 network_errors: self.network_errors.total,
-                handshake_frames: self.bus.handshake_frames(),
+                handshake_frames: self.handshake_frames,
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
                 bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),
             }
@@ -237,7 +240,7 @@ impl<'a> Session<'a> {
             return "exited before anything was sent".to_owned();
         }
         let bus = match self.bus.takeover() {
-            takeover @ Takeover::Stopped { was_running: true } => advice::takeover(takeover),
+            takeover @ Some(Takeover { was_running: true, is_stopped: true, .. }) => advice::takeover(takeover),
             _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
         };
         format!("exited during the handshake{bus}")

@@ -11,7 +11,7 @@ use crate::cli::advice;
 use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::StopOptions;
 use crate::gateway::socket::open_send_only;
-use crate::gateway::{Cause, Command, CommandError, Connection, OpenError, Verb};
+use crate::gateway::{Command, Connection, NetworkError, Verb};
 
 /// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
@@ -45,13 +45,12 @@ pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Con
             messages.info(format_args!("sent {command} to {}; confirmed: the bus is halted", bus.gateway()));
             Exit::Success
         }
-        Err(CommandError::Failed(failure)) => {
+        Err(failure) => {
             let explanation = advice::failure(&failure);
             let others = advice::other_addresses(&failure, &options.common.target, others);
-            let effect = if let Cause::Refused(_) = failure.cause { "" } else { "; the bus may still run" };
+            let effect = if failure.is_refused() { "" } else { "; the bus may still run" };
             Exit::Failure(anyhow!("{explanation}{others}{effect}"))
         }
-        Err(error) => Exit::Failure(error.into()),
     }
 }
 
@@ -59,11 +58,11 @@ pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Con
 fn open_with_port_fallback<T>(
     resolved: &Resolved,
     messages: &Messages,
-    open: impl Fn(SocketAddr, SocketAddr) -> Result<T, OpenError>,
+    open: impl Fn(SocketAddr, SocketAddr) -> Result<T, NetworkError>,
 ) -> Result<T> {
     let Resolved { gateway, mut local, .. } = *resolved;
     let opened = match open(local, gateway) {
-        Err(OpenError::Bind(in_use, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(NetworkError::Bind(in_use, error)) if error.kind() == io::ErrorKind::AddrInUse => {
             messages.info(format_args!("UDP port {} is already in use; sending from a free port", in_use.port()));
             local.set_port(0);
             open(local, gateway)
@@ -71,5 +70,5 @@ fn open_with_port_fallback<T>(
         Ok(_) if resolved.is_own_address() => return Err(anyhow!(advice::own_address(resolved))),
         opened => opened,
     };
-    opened.map_err(|error| anyhow!(advice::open_error(&error)))
+    opened.map_err(|error| anyhow!(advice::network_error(gateway, &error, false)))
 }

@@ -110,7 +110,7 @@ impl Encoder {
         let mut frames = 0;
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Frame(_) | Line::Unknown(_) => match Frame::parse(line) {
+                Line::Frame | Line::Unknown => match Frame::parse(line) {
                     Ok(frame) => {
                         self.write_frame(&frame, received, out);
                         frames += 1;
@@ -120,12 +120,12 @@ impl Encoder {
                     }
                     Err(fault) => on_notice(Notice::Malformed(line, fault)),
                 },
-                Line::Event(line) => {
+                Line::Event => {
                     self.write_event(line, received, out);
                     on_notice(Notice::Event { line, received });
                 }
                 Line::Ok | Line::Status(_) => {}
-                Line::Refused(line) => on_notice(Notice::Refusal(line)),
+                Line::Refused => on_notice(Notice::Refusal(line)),
             }
         }
         frames

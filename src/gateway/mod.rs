@@ -29,9 +29,9 @@ pub use command::{
 };
 pub use connection::Connection;
 pub use drops::Drops;
-pub use error::{Busy, Cause, CommandError, Failure, Takeover};
+pub use error::{Busy, CommandError, Failure, Takeover};
 pub use event::{Event, Outcome};
 pub use sequencer::Setup;
-pub use socket::{NetworkError, OpenError};
+pub use socket::NetworkError;
 pub use transaction::{RetryConfig, SETTLE};
 pub use transport::Waker;

@@ -21,39 +21,16 @@ pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
 /// More than the largest UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6.
 pub(crate) const DATAGRAM_MAX: usize = 1 << 16;
 
-/// Why no socket could be opened: the step and the address.
+/// An error of the network. The same error means different things when a datagram is sent and when one is awaited.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum NetworkError {
     /// The system gave no socket.
     Create(io::Error),
     /// The local address could not be bound; [`ErrorKind::AddrInUse`] if another socket has it.
     Bind(SocketAddr, io::Error),
     /// There is no way to the gateway.
     Connect(SocketAddr, io::Error),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
-            OpenError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
-            OpenError::Connect(gateway, error) => write!(f, "cannot reach {gateway}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let (OpenError::Create(error) | OpenError::Bind(_, error) | OpenError::Connect(_, error)) = self;
-        Some(error)
-    }
-}
-
-/// An error of the network. The same error means different things when a datagram is sent and when one is awaited.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum NetworkError {
     /// A command could not be sent: a decision of this machine (its routes, its firewall).
     Send(io::Error),
     /// A read reported an error about an earlier datagram: an ICMP message of the gateway, or of a router or firewall on
@@ -64,8 +41,10 @@ pub enum NetworkError {
 impl NetworkError {
     /// The system's error.
     pub fn io_error(&self) -> &io::Error {
-        let (NetworkError::Send(error) | NetworkError::Receive(error)) = self;
-        error
+        match self {
+            NetworkError::Bind(_, error) | NetworkError::Connect(_, error) => error,
+            NetworkError::Create(error) | NetworkError::Send(error) | NetworkError::Receive(error) => error,
+        }
     }
 
     /// Whether the gateway's machine says that nothing listens on the port (ICMP port unreachable).
@@ -77,8 +56,11 @@ impl NetworkError {
 impl fmt::Display for NetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NetworkError::Send(_) => f.write_str("cannot send"),
-            NetworkError::Receive(_) => f.write_str("the network reports an error"),
+            NetworkError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
+            NetworkError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
+            NetworkError::Connect(gateway, error) => write!(f, "cannot reach {gateway}: {error}"),
+            NetworkError::Send(error) => write!(f, "cannot send: {error}"),
+            NetworkError::Receive(error) => write!(f, "the network reports an error: {error}"),
         }
     }
 }
@@ -93,12 +75,12 @@ impl std::error::Error for NetworkError {
 ///
 /// # Errors
 ///
-/// [`OpenError`], at the step that failed.
-pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
+/// [`NetworkError`], at the step that failed.
+pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, NetworkError> {
     let socket = create(local, gateway)?;
     raise_receive_buffer(&socket);
-    bind(&socket, local)?;
-    socket.connect(&gateway.into()).map_err(|error| OpenError::Connect(gateway, error))?;
+    socket.bind(&local.into()).map_err(|error| NetworkError::Bind(local, error))?;
+    socket.connect(&gateway.into()).map_err(|error| NetworkError::Connect(gateway, error))?;
     Ok(socket.into())
 }
 
@@ -107,13 +89,13 @@ pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, 
 ///
 /// # Errors
 ///
-/// [`OpenError`], at the step that failed.
-pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, OpenError> {
+/// [`NetworkError`], at the step that failed.
+pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, NetworkError> {
     let socket = create(local, gateway)?;
     if local.ip().is_unspecified() {
-        socket.set_reuse_port(true).map_err(OpenError::Create)?;
+        socket.set_reuse_port(true).map_err(NetworkError::Create)?;
     }
-    bind(&socket, local)?;
+    socket.bind(&local.into()).map_err(|error| NetworkError::Bind(local, error))?;
     Ok(socket.into())
 }
 
@@ -131,9 +113,8 @@ pub(crate) fn source_address(mut local: SocketAddr, gateway: SocketAddr) -> io::
 
 /// Whether this machine no longer has the address of `local`, and would speak to the gateway from another one. One sign
 /// alone does not show that: an IPv6 link that is down, or still checks for duplicates, cannot be bound either.
-pub(crate) fn address_is_lost(mut local: SocketAddr, gateway: SocketAddr) -> bool {
-    local.set_port(0);
-    let is_gone = UdpSocket::bind(local).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+pub(crate) fn address_is_lost(local: SocketAddr, gateway: SocketAddr) -> bool {
+    let is_gone = source_address(local, gateway).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
     is_gone && source_address(wildcard(gateway, 0), gateway).is_ok_and(|source| source != local.ip())
 }
 
@@ -145,16 +126,16 @@ pub(crate) fn wildcard(gateway: SocketAddr, port: u16) -> SocketAddr {
     }
 }
 
-fn create(local: SocketAddr, gateway: SocketAddr) -> Result<Socket, OpenError> {
+fn create(local: SocketAddr, gateway: SocketAddr) -> Result<Socket, NetworkError> {
     if local.is_ipv4() != gateway.is_ipv4() {
         let why = format!("the local address {local} is not of the same family (IPv4, IPv6)");
-        return Err(OpenError::Connect(gateway, io::Error::new(ErrorKind::InvalidInput, why)));
+        return Err(NetworkError::Connect(gateway, io::Error::new(ErrorKind::InvalidInput, why)));
     }
     let socket =
-        Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(OpenError::Create)?;
+        Socket::new(Domain::for_address(gateway), Type::DGRAM, Some(Protocol::UDP)).map_err(NetworkError::Create)?;
     if gateway.is_ipv6() {
         // Or the port would be taken for IPv4 as well.
-        socket.set_only_v6(true).map_err(OpenError::Create)?;
+        socket.set_only_v6(true).map_err(NetworkError::Create)?;
     }
     Ok(socket)
 }
@@ -172,8 +153,4 @@ fn raise_receive_buffer(socket: &Socket) {
         // A small buffer is no reason to fail.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
-}
-
-fn bind(socket: &Socket, local: SocketAddr) -> Result<(), OpenError> {
-    socket.bind(&local.into()).map_err(|error| OpenError::Bind(local, error))
 }

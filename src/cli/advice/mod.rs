@@ -13,19 +13,10 @@ pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 
 use crate::cli::address::{Address, DEFAULT_PORT, Resolved};
-use crate::gateway::{Cause, Failure, NetworkError, OpenError};
+use crate::gateway::{Failure, NetworkError, Outcome};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
 const VENDOR_PORT: u16 = 19228;
-
-/// Explains why no socket could be opened.
-pub(crate) fn open_error(error: &OpenError) -> String {
-    match error {
-        OpenError::Create(error) => format!("cannot create a UDP socket: {error}; are too many files open?"),
-        OpenError::Bind(local, error) => bind_error(*local, error),
-        OpenError::Connect(gateway, error) => send_error(*gateway, error),
-    }
-}
 
 /// Explains an error of the network. `has_answered`: something has come from the gateway.
 pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answered: bool) -> String {
@@ -40,6 +31,8 @@ pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answe
         return format!("nothing listens on UDP port {port} of {ip} (ICMP port unreachable); {hint}");
     }
     match (error, cause.kind()) {
+        (NetworkError::Create(_), _) => format!("{error}; are too many files open?"),
+        (NetworkError::Bind(local, _), _) => bind_error(*local, cause),
         (NetworkError::Receive(_), ErrorKind::HostUnreachable | ErrorKind::PermissionDenied) => format!(
             "a router or firewall on the way to {gateway} refuses ({cause}); ask who runs it to let UDP port {} through",
             gateway.port()
@@ -67,7 +60,7 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
 
 /// What else a name could mean whose address does not answer.
 pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
-    if others.is_empty() || !matches!(failure.cause, Cause::NoReply { .. }) {
+    if others.is_empty() || !matches!(failure.outcome, Outcome::NoReply(_)) {
         return String::new();
     }
     let others: Vec<String> = others.iter().map(|other| host(*other)).collect();

@@ -1,9 +1,8 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
-use std::time::Duration;
 
 use super::*;
-use crate::gateway::{Channel, Command, Takeover, Verb};
+use crate::gateway::{Channel, Command, RetryConfig, Verb};
 
 /// The loopback interface has number 1.
 fn link_local(port: u16) -> SocketAddr {
@@ -15,17 +14,19 @@ fn advice_about_a_link_local_address_keeps_its_zone() {
     let gateway = link_local(5000);
     assert_eq!(host(gateway), "fe80::1%lo");
     assert!(vendor_port(gateway).ends_with("--target [fe80::1%lo]:19228"));
-    let unreachable = OpenError::Connect(gateway, ErrorKind::NetworkUnreachable.into());
-    assert!(open_error(&unreachable).ends_with("ip route get fe80::1 oif lo"));
-    let in_use = OpenError::Bind(gateway, ErrorKind::AddrInUse.into());
-    assert!(open_error(&in_use).ends_with("--bind [fe80::1%lo]:5001"));
+    let unreachable = NetworkError::Connect(gateway, ErrorKind::NetworkUnreachable.into());
+    assert!(network_error(gateway, &unreachable, false).ends_with("ip route get fe80::1 oif lo"));
+    let in_use = NetworkError::Bind(gateway, ErrorKind::AddrInUse.into());
+    assert!(network_error(gateway, &in_use, false).ends_with("--bind [fe80::1%lo]:5001"));
 }
 
 #[test]
 fn only_ports_below_1024_are_said_to_need_root() {
+    let gateway = link_local(5000);
     for (port, is_low) in [(0, false), (80, true), (1023, true), (1024, false), (5000, false)] {
-        let denied = OpenError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
-        assert_eq!(open_error(&denied).contains("below 1024"), is_low, "{}", open_error(&denied));
+        let denied = NetworkError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
+        let message = network_error(gateway, &denied, false);
+        assert_eq!(message.contains("below 1024"), is_low, "{message}");
     }
 }
 
@@ -33,18 +34,20 @@ fn only_ports_below_1024_are_said_to_need_root() {
 fn other_addresses_of_a_name_are_named_after_no_reply() {
     let target = crate::cli::address::parse_target("gw1:5000").expect("a target");
     let others = [SocketAddr::from(([10, 8, 0, 109], 5000)), link_local(5000)];
-    let failure = |cause| Failure {
+    let failure = |outcome| Failure {
         command: Command { channel: Channel::DEFAULT, verb: Verb::Stop },
-        cause,
-        takeover: Takeover::None,
+        outcome,
+        in_doubt: false,
+        transmissions: 3,
+        retry: RetryConfig::default(),
+        takeover: None,
         gateway: None,
         network_error: None,
         has_answered: false,
     };
-    let no_reply =
-        failure(Cause::NoReply { transmissions: 3, attempts: 3, timeout: Duration::from_secs(1), instead: None });
+    let no_reply = failure(Outcome::NoReply(None));
     assert_eq!(other_addresses(&no_reply, &target, &others), "; gw1 also has 10.8.0.109, fe80::1%lo");
     assert_eq!(other_addresses(&no_reply, &target, &[]), "");
-    let refused = failure(Cause::Refused("R ERR 10".into()));
+    let refused = failure(Outcome::Refused("R ERR 10".into()));
     assert_eq!(other_addresses(&refused, &target, &others), "");
 }
