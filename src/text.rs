@@ -2,22 +2,12 @@
 
 pub(crate) const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// The value of a hexadecimal digit.
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 /// A hexadecimal number of 1 to 8 digits and nothing else.
 pub(crate) fn parse_hex(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    digits.iter().try_fold(0, |value, &digit| Some(value << 4 | u32::from(hex_digit(digit)?)))
+    digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
 }
 
 /// Appends `bytes` so that a terminal takes none of them for a control sequence: what is outside 0x20 to 0x7E

@@ -104,17 +104,13 @@ fn parse(text: &str, usage: &'static str) -> Result<Address, &'static str> {
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
     let is_name = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() && !"[]/,;\"'\\=".contains(c);
-    if host.is_empty() || host.starts_with('-') || !host.chars().all(is_name) {
+    let is_number = host.bytes().all(|digit| digit.is_ascii_digit());
+    if is_number || host.starts_with('-') || !host.chars().all(is_name) {
         return Err(usage);
     }
     // The system would read 10.8.0 as 10.8.0.0, and 010 as 8.
     if host.chars().all(|c| c.is_ascii_digit() || c == '.') && host.parse::<Ipv4Addr>().is_err() {
-        let is_address = host.contains('.');
-        return Err(if is_address {
-            "an IPv4 address is four numbers from 0 to 255, without leading zeros"
-        } else {
-            usage
-        });
+        return Err("an IPv4 address is four numbers from 0 to 255, without leading zeros");
     }
     // The parser of numbers accepts a sign.
     let number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?;

@@ -1,6 +1,5 @@
 //! What is known of the bus and the gateway, each fact with its time, and what may be said of it. No socket, no clock.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::format::controller::StateChange;
@@ -30,7 +29,6 @@ pub(crate) struct Bus {
     stopped: Option<Instant>,
     /// When the latest `STATUS` first left, if it did.
     asked_at: Option<Instant>,
-    is_answered: bool,
     /// The latest `STATUS` that ended: when it first left, when it ended, how.
     query: Option<Query>,
     /// The controller's error state, by `STATUS` or by its events.
@@ -100,9 +98,6 @@ impl Bus {
 
     /// The controller reports a change of its state.
     pub fn on_event(&mut self, at: Instant, change: StateChange) {
-        if change == StateChange::Other {
-            return;
-        }
         let after = |health: Health| match change {
             StateChange::BusOff => Health::BusOff,
             StateChange::ErrorWarningSet => health.max(Health::Warning),
@@ -114,7 +109,7 @@ impl Bus {
 
     /// A `STATUS` is sent for the first time.
     pub fn on_asked(&mut self) {
-        (self.asked_at, self.is_answered, self.event) = (None, false, None);
+        (self.asked_at, self.event) = (None, None);
     }
 
     /// A `STATUS` has left.
@@ -134,11 +129,10 @@ impl Bus {
                 Status { error_warning: true, .. } => Health::Warning,
                 _ => Health::Good,
             };
-            let is_first = !mem::replace(&mut self.is_answered, true);
             self.health = match self.event {
                 Some((read, _)) if read > at => self.health,
                 // Either may be the newer one.
-                _ if !is_first => health.max(self.health),
+                _ if runs_since || stopped_since => health.max(self.health),
                 Some((_, event)) => health.max(event),
                 None => health,
             };
@@ -258,7 +252,7 @@ impl Bus {
         let state = match (self.end, self.last_frame) {
             (End::Halted, _) => return "the bus is halted".to_owned(),
             (End::NotStarted, _) => return "the bus was not started".to_owned(),
-            _ if self.is_reported_stopped() => {
+            _ if self.stopped > self.runs && self.stopped >= self.last_start => {
                 return format!("the bus was reported stopped {:.0} s ago", since(self.stopped).as_secs_f64());
             }
             _ if self.runs > self.may_not_run && since(self.runs) <= MAX_SIGN_AGE => {
@@ -271,10 +265,5 @@ impl Bus {
             (_, None) => "the bus may still run".to_owned(),
         };
         format!("{state}, stop it with:\n{can_stop}")
-    }
-
-    /// Whether the latest that is known is that the controller is stopped.
-    fn is_reported_stopped(&self) -> bool {
-        self.stopped > self.runs && self.stopped >= self.last_start
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct Content {
     /// It holds a frame of the session's CAN port: data.
     pub has_frame: bool,
     pub has_ok: bool,
-    /// The last event of the port that no frame follows.
-    pub event: Option<StateChange>,
+    /// The events of the port that no frame follows.
+    pub events: Vec<StateChange>,
     pub status: Option<Status>,
     /// It holds nothing but answers to `STATUS` of the port.
     pub is_status: bool,
@@ -58,15 +58,11 @@ impl Content {
                     continue;
                 }
                 Line::Ok => content.has_ok = true,
-                Line::Frame if is_of(line, channel) => content.event = None,
+                Line::Frame if is_of(line, channel) => content.events.clear(),
                 Line::Event => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
-                    content.event = match (content.event, event.map(|event| event.change)) {
-                        // It says nothing, or less.
-                        (event, None | Some(StateChange::Other)) => event,
-                        (event @ Some(StateChange::BusOff), Some(StateChange::ErrorWarningSet)) => event,
-                        (_, change) => change,
-                    };
+                    let change = event.map(|event| event.change);
+                    content.events.extend(change.filter(|&change| change != StateChange::Other));
                 }
                 _ => {}
             }

@@ -91,11 +91,8 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
         .context("not enough memory for the output buffer (64 MiB; see: ulimit -v) or its thread")?;
     let encoder = Encoder::new(options.format, &options.common.target.to_string(), is_terminal);
     let unix_time = || SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let printer = Printer::new(encoder, preamble, options.count, output.clone(), Box::new(unix_time));
-    if let Some(warning) = advice::filter_limit(&options.filters) {
-        messages.warn(warning);
-    }
+    let printer = Printer::new(encoder, preamble, options.count, output, Box::new(unix_time));
     let console = Console::new(messages, printer, channel);
     let _ = shutdown.waker.set(bus.waker());
-    Ok(Session::new(options, others, bus, console, output, shutdown).run())
+    Ok(Session::new(options, others, bus, console, shutdown).run())
 }

@@ -10,23 +10,22 @@ const MIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How to get a larger receive buffer.
 pub(crate) const LARGER_BUFFER: &str = "more with: sudo sysctl -w net.core.rmem_max=4194304";
 
-/// A count that is reported at most once a minute.
+/// What was reported of a count, at most once a minute.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub total: u64,
     reported: u64,
     reported_at: Option<Instant>,
 }
 
 impl Tally {
-    /// How many are to be reported at `now`, in words.
-    pub fn due(&mut self, now: Instant) -> Option<String> {
-        let new = self.total.saturating_sub(self.reported);
+    /// How many of this `total` are to be reported at `now`, in words.
+    pub fn due(&mut self, now: Instant, total: u64) -> Option<String> {
+        let new = total.saturating_sub(self.reported);
         let since = if self.reported_at.is_some() { "since the last message" } else { "so far" };
         if new == 0 || self.reported_at.is_some_and(|at| now < at + MIN_INTERVAL) {
             return None;
         }
-        (self.reported, self.reported_at) = (self.total, Some(now));
+        (self.reported, self.reported_at) = (total, Some(now));
         Some(format!("{new} {since}"))
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser};
+use clap::{Args, Parser, value_parser};
 
 use values::{
-    BIND_VARIABLE, BITRATE_VARIABLE, CHANNEL_VARIABLE, EMPTY_TARGET, TARGET_VARIABLE, attempts, count, or_variable,
-    seconds, seconds_or_never, shell_quoted,
+    BIND_VARIABLE, BITRATE_VARIABLE, CHANNEL_VARIABLE, EMPTY_TARGET, TARGET_VARIABLE, count, or_variable, seconds,
+    seconds_or_never, shell_quoted,
 };
 
 use crate::cli::address::{Address, Resolved, parse_local, parse_target};
@@ -193,7 +193,7 @@ pub struct RetryOptions {
     ///
     /// From 1 to 100. A command that nothing answers fails after
     /// (attempts + 1) x timeout, 4 s by default.
-    #[arg(long, default_value_t = 3, value_parser = attempts, allow_negative_numbers = true, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100), allow_negative_numbers = true, value_name = "N")]
     #[arg(hide_short_help = true, verbatim_doc_comment)]
     pub attempts: u32,
 }
@@ -226,9 +226,8 @@ impl ListenOptions {
                 filters.push(*filter);
             }
         }
-        let mut setup = Setup { filters, retry: self.retry.config(), ..Setup::default() };
-        setup.init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
-        setup
+        let init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
+        Setup { init, filters, retry: RetryConfig::new(self.retry.timeout, self.retry.attempts) }
     }
 }
 
@@ -253,12 +252,5 @@ impl CommonOptions {
             command += &format!(" --bind {}", shell_quoted(&bind.to_string()));
         }
         command
-    }
-}
-
-impl RetryOptions {
-    /// When commands are sent again.
-    pub(crate) fn config(&self) -> RetryConfig {
-        RetryConfig::new(self.timeout, self.attempts)
     }
 }

@@ -20,7 +20,6 @@ use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
 use crate::gateway::{Connection, Drops, Event, Takeover};
-use crate::output::spool::Output;
 
 mod events;
 
@@ -35,7 +34,6 @@ pub(crate) struct Session<'a> {
     bus: Connection,
     messages: &'a Messages,
     console: Console<'a>,
-    output: Arc<dyn Output>,
     shutdown: Arc<Shutdown>,
     stage: Stage,
     known: Bus,
@@ -44,7 +42,8 @@ pub(crate) struct Session<'a> {
     dropped_before: u64,
     dropped: Tally,
     overflowed: Tally,
-    network_errors: Tally,
+    network_errors: u64,
+    unreachable: Tally,
     /// Frames that came before `START` left.
     handshake_frames: u64,
     /// When the shutdown began.
@@ -75,7 +74,6 @@ impl<'a> Session<'a> {
         others: Vec<SocketAddr>,
         bus: Connection,
         console: Console<'a>,
-        output: Arc<dyn Output>,
         shutdown: Arc<Shutdown>,
     ) -> Session<'a> {
         Session {
@@ -83,7 +81,6 @@ impl<'a> Session<'a> {
             others,
             messages: console.messages,
             console,
-            output,
             shutdown,
             stage: Stage::Starting,
             known: Bus::default(),
@@ -91,7 +88,8 @@ impl<'a> Session<'a> {
             dropped_before: 0,
             dropped: Tally::default(),
             overflowed: Tally::default(),
-            network_errors: Tally::default(),
+            network_errors: 0,
+            unreachable: Tally::default(),
             handshake_frames: 0,
             ended: None,
             next_check: bus.now(),
@@ -105,7 +103,6 @@ impl<'a> Session<'a> {
     /// Runs the session until it ends, as asked (by a signal, by its count, or because the reader of stdout went away) or by a
     /// failure.
     pub fn run(mut self) -> Exit {
-        let gateway = self.bus.gateway();
         // Nothing is under way on a new connection.
         let _ = self.bus.begin_start(&self.options.setup());
         loop {
@@ -138,10 +135,7 @@ impl<'a> Session<'a> {
                     return Exit::Failure(anyhow!("{explanation}{others}"));
                 }
                 Event::Failed(failure) => self.on_failure(failure),
-                Event::NetworkError(error) => {
-                    let message = advice::unreachable(gateway, error);
-                    self.on_network_error(message);
-                }
+                Event::NetworkError(_) => self.on_network_error(),
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
                 Event::Woken if self.stage == Stage::Starting => return Exit::Quit(self.quit_message()),
                 Event::Woken => self.begin_shutdown(),
@@ -180,10 +174,11 @@ impl<'a> Session<'a> {
     fn begin_stream(&mut self, now: Instant) {
         (self.stage, self.next_check) = (Stage::Streaming, now + CHECK_INTERVAL);
         let drops = self.bus.check_drops();
-        if drops.is_none() {
-            self.messages.debug(now, "many sockets are open: what the kernel drops is counted at the end");
+        if drops.is_lower_bound {
+            let why = "many sockets are open, or /proc/net cannot be read";
+            self.messages.debug(now, format_args!("what the kernel drops is reported at the end only: {why}"));
         }
-        self.dropped_before = drops.map_or(0, |drops| drops.count);
+        self.dropped_before = drops.count;
         self.console.printer.begin();
         let gateway = self.bus.gateway();
         self.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
@@ -219,14 +214,14 @@ impl<'a> Session<'a> {
         // Datagrams dropped from here on are not counted.
         let drops = self.bus.drops();
         let drops = Drops { count: drops.count.saturating_sub(self.dropped_before), ..drops };
-        report::end(&*self.output, self.messages, &self.shutdown, self.failures, |written| {
+        report::end(&*self.console.printer.output, self.messages, &self.shutdown, self.failures, |written| {
             let now = self.bus.read_clock();
             Report {
                 stats: self.console.printer.stats,
                 drops,
                 written,
                 messages_not_shown: self.console.not_shown(),
-                network_errors: self.network_errors.total,
+                network_errors: self.network_errors,
                 handshake_frames: self.handshake_frames,
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
                 bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),

@@ -34,14 +34,11 @@ pub(crate) struct Silence {
 /// The silence that lasts; a frame ends it.
 #[derive(Debug, Default)]
 struct Current {
-    /// It has lasted so long with everything read that came before: any of the others can only follow.
-    is_observed: bool,
     is_asked: bool,
     /// The explanation that was reported last.
     told: Option<String>,
-    last_look: Option<Instant>,
-    /// Since which look the address is gone.
-    lost_since: Option<Instant>,
+    /// When the local address was last looked at, with everything read that came before, and whether it was gone.
+    last_look: Option<(Instant, bool)>,
 }
 
 impl Silence {
@@ -52,16 +49,14 @@ impl Silence {
             Some(idle) if idle < 2 * status_after => idle / 2,
             _ => status_after,
         });
-        let look_after = if status_after.is_zero() { DEFAULT_LOOK_AFTER } else { status_after };
+        let look_after = after.unwrap_or(DEFAULT_LOOK_AFTER);
         Silence { after, look_after, last_asked: None, last_resumed: None, current: Current::default() }
     }
 
     /// A frame came. Returns how long there was none, if that is worth a message.
     pub fn on_frame(&mut self, now: Instant, last_data: Instant) -> Option<Duration> {
-        // Cheap, since this happens at every frame.
-        if !self.current.is_observed {
-            return None;
-        }
+        // A silence that was not observed. Cheap, since this happens at every frame.
+        self.current.last_look?;
         let ended = mem::take(&mut self.current);
         let is_rare = self.last_resumed.is_none_or(|last| now >= last + MIN_RESUMED_INTERVAL);
         let is_long = self.after.is_some_and(|after| now >= last_data + after);
@@ -72,17 +67,10 @@ impl Silence {
         Some(now - last_data)
     }
 
-    /// When to call [`Silence::observe`], [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and
-    /// to look.
+    /// When to call [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and to look.
     pub fn wakes_at(&self, last_data: Instant, must_ask_again: Option<bool>) -> Instant {
-        let observe_at = Some(last_data + self.observed_after()).filter(|_| !self.current.is_observed);
         let ask_at = must_ask_again.and_then(|again| self.ask_at(last_data, again));
-        observe_at.into_iter().chain(ask_at).fold(self.look_at(last_data), Instant::min)
-    }
-
-    /// Everything that came before `now` has been read.
-    pub fn observe(&mut self, now: Instant, last_data: Instant) {
-        self.current.is_observed |= now >= last_data + self.observed_after();
+        ask_at.into_iter().fold(self.look_at(last_data), Instant::min)
     }
 
     /// Whether `STATUS` is to be sent now. `must_ask_again`: its latest answer in this silence explains nothing.
@@ -94,22 +82,15 @@ impl Silence {
         is_due
     }
 
-    /// Takes what a look has found at `now`. Returns whether the address is gone for good.
+    /// Takes what a look has found at `now`. Returns whether the address is gone for good: twice in a row.
     pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
-        self.current.last_look = Some(now);
-        let since = *self.current.lost_since.get_or_insert(now);
-        self.current.lost_since = is_lost.then_some(since);
-        is_lost && now >= since + LOOK_INTERVAL
+        let last_look = self.current.last_look.replace((now, is_lost));
+        is_lost && last_look.is_some_and(|(_, was_lost)| was_lost)
     }
 
     /// Whether this explanation is to be reported; not twice in a row in one silence.
     pub fn tells(&mut self, explanation: &str) -> bool {
         self.current.told.replace(explanation.to_owned()).as_deref() != Some(explanation)
-    }
-
-    /// What comes first of asking and looking.
-    fn observed_after(&self) -> Duration {
-        self.after.map_or(self.look_after, |after| after.min(self.look_after))
     }
 
     fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
@@ -124,7 +105,7 @@ impl Silence {
 
     /// When to look at the local address.
     pub fn look_at(&self, last_data: Instant) -> Instant {
-        self.current.last_look.map_or(last_data + self.look_after, |last| last + LOOK_INTERVAL)
+        self.current.last_look.map_or(last_data + self.look_after, |(last, _)| last + LOOK_INTERVAL)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cli::advice;
 use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::StopOptions;
 use crate::gateway::socket::open_send_only;
-use crate::gateway::{Command, Connection, NetworkError, Verb};
+use crate::gateway::{Command, Connection, NetworkError, RetryConfig, Verb};
 
 /// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
@@ -38,7 +38,7 @@ fn stop(options: &StopOptions, messages: &Messages) -> Result<Exit> {
 
 /// Stops the bus, and waits until the gateway has confirmed it. `others`: further addresses of the gateway's name.
 pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Connection, messages: &Messages) -> Exit {
-    bus.set_retry(options.retry.config());
+    bus.set_retry(RetryConfig::new(options.retry.timeout, options.retry.attempts));
     let command = Command { channel: options.common.channel, verb: Verb::Stop };
     match bus.stop() {
         Ok(()) => {
@@ -62,7 +62,7 @@ fn open_with_port_fallback<T>(
 ) -> Result<T> {
     let Resolved { gateway, mut local, .. } = *resolved;
     let opened = match open(local, gateway) {
-        Err(NetworkError::Bind(in_use, error)) if error.kind() == io::ErrorKind::AddrInUse => {
+        Err(NetworkError::Bind(in_use, error)) if in_use.port() > 0 && error.kind() == io::ErrorKind::AddrInUse => {
             messages.info(format_args!("UDP port {} is already in use; sending from a free port", in_use.port()));
             local.set_port(0);
             open(local, gateway)

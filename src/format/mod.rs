@@ -112,7 +112,13 @@ impl Encoder {
             match Line::classify(line) {
                 Line::Frame | Line::Unknown => match Frame::parse(line) {
                     Ok(frame) => {
-                        self.write_frame(&frame, received, out);
+                        match self.format {
+                            // It does not parse frames.
+                            Format::Raw => {}
+                            Format::Candump => write_candump(&frame, received, out),
+                            Format::Influx => self.influx.write(&frame, received, out),
+                            Format::Pcap => write_pcap_record(&frame, received, out),
+                        }
                         frames += 1;
                         if frames == max_frames {
                             break;
@@ -121,7 +127,12 @@ impl Encoder {
                     Err(fault) => on_notice(Notice::Malformed(line, fault)),
                 },
                 Line::Event => {
-                    self.write_event(line, received, out);
+                    match (self.format, ControllerEvent::parse(line)) {
+                        (Format::Influx, Some(event)) => self.influx.write_event(&event, received, out),
+                        (Format::Pcap, Some(event)) => pcap::write_error_record(&event, received, out),
+                        // Candump's format has no place for them: python-can would read an error frame as frame 0x40.
+                        _ => {}
+                    }
                     on_notice(Notice::Event { line, received });
                 }
                 Line::Ok | Line::Status(_) => {}
@@ -129,26 +140,6 @@ impl Encoder {
             }
         }
         frames
-    }
-
-    fn write_frame(&mut self, frame: &Frame, received: Duration, out: &mut Vec<u8>) {
-        match self.format {
-            // It does not parse frames.
-            Format::Raw => {}
-            Format::Candump => write_candump(frame, received, out),
-            Format::Influx => self.influx.write(frame, received, out),
-            Format::Pcap => write_pcap_record(frame, received, out),
-        }
-    }
-
-    /// Candump's format has no place for events: python-can would read an error frame there as frame 0x40.
-    fn write_event(&mut self, line: &[u8], received: Duration, out: &mut Vec<u8>) {
-        let Some(event) = ControllerEvent::parse(line) else { return };
-        match self.format {
-            Format::Raw | Format::Candump => {}
-            Format::Influx => self.influx.write_event(&event, received, out),
-            Format::Pcap => pcap::write_error_record(&event, received, out),
-        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The step that failed.
+    /// The step that failed: [`NetworkError`].
     pub fn open(local: SocketAddr, gateway: SocketAddr, channel: Channel) -> Result<Connection, NetworkError> {
         Ok(Connection::over(Box::new(Udp::open(local, gateway)?), gateway, channel))
     }
@@ -311,8 +311,8 @@ impl Connection {
         self.transport.drops()
     }
 
-    /// The same, unless looking could take so long that datagrams are dropped meanwhile.
-    pub(crate) fn check_drops(&mut self) -> Option<Drops> {
+    /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
+    pub(crate) fn check_drops(&mut self) -> Drops {
         self.transport.check_drops()
     }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::command::Command;
 use super::event::Outcome;
 use super::socket::NetworkError;
-use super::transaction::RetryConfig;
 
 /// What is under way must end first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,12 @@ pub struct Failure {
     pub outcome: Outcome,
     /// Whether the command may have been carried out all the same.
     pub in_doubt: bool,
-    /// How many transmissions left this machine, if it ended with [`Outcome::NoReply`].
+    /// If it ended with [`Outcome::NoReply`]: how many transmissions left this machine.
     pub transmissions: u32,
-    /// How long each attempt lasted (the last one twice as long), and how many there could have been.
-    pub retry: RetryConfig,
+    /// Likewise, how many attempts were made.
+    pub attempts: u32,
+    /// How long each attempt lasted; the last one twice as long.
+    pub timeout: Duration,
     /// What the handshake did to a bus that was running; `None`: nothing, or `START` has left since.
     pub takeover: Option<Takeover>,
     /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used alone.
@@ -86,7 +88,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { command, outcome, transmissions, retry: RetryConfig { timeout, attempts }, gateway, .. } = self;
+        let Failure { command, outcome, transmissions, attempts, timeout, gateway, .. } = self;
         if let Outcome::Refused(text) = outcome {
             if self.in_doubt {
                 write!(f, "the gateway answered {command} with {text}")?;

@@ -119,9 +119,14 @@ pub(crate) fn is_of(line: &[u8], channel: Channel) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::text::escape_truncated;
+
+    /// The replies in a datagram, in their order.
+    pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Line> {
+        lines(datagram).map(Line::classify).filter(|line| matches!(line, Line::Ok | Line::Refused | Line::Status(_)))
+    }
 
     fn kinds(datagram: &[u8]) -> Vec<Line> {
         lines(datagram).map(Line::classify).collect()

@@ -396,13 +396,14 @@ impl Sequencer {
 
     /// The failure of a command that ended like this. What left and was not answered may have been carried out.
     pub(super) fn failure(&self, verb: Verb, outcome: Outcome) -> Failure {
-        let Transaction { transmissions, retry, .. } = self.line;
+        let Transaction { attempts, transmissions, .. } = self.line;
         Failure {
             command: self.command(verb),
             in_doubt: transmissions > 0 && matches!(outcome, Outcome::NoReply(_)),
             outcome,
             transmissions,
-            retry,
+            attempts,
+            timeout: self.line.retry.timeout,
             takeover: self.takeover,
             gateway: None,
             network_error: None,

@@ -21,7 +21,8 @@ pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
 /// More than the largest UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6.
 pub(crate) const DATAGRAM_MAX: usize = 1 << 16;
 
-/// An error of the network. The same error means different things when a datagram is sent and when one is awaited.
+/// An error of the network: the step that failed, and the system's error. The same error means different things when a
+/// datagram is sent and when one is awaited.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NetworkError {
@@ -42,8 +43,8 @@ impl NetworkError {
     /// The system's error.
     pub fn io_error(&self) -> &io::Error {
         match self {
-            NetworkError::Bind(_, error) | NetworkError::Connect(_, error) => error,
             NetworkError::Create(error) | NetworkError::Send(error) | NetworkError::Receive(error) => error,
+            NetworkError::Bind(_, error) | NetworkError::Connect(_, error) => error,
         }
     }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{Command, Verb};
 use super::event::{Action, Event, Outcome};
-use super::reply::{Line, is_reply};
+use super::reply::{Line, is_of, is_reply};
 use crate::text::escape_truncated;
 
 /// How long the line settles after a reply: 20 ms.
@@ -73,7 +73,8 @@ pub(crate) struct Transaction {
     /// The command to which an answer may be read: it has left, and is in flight, or was, and not everything was read that
     /// came until `replies_until`.
     pub answerable: Option<Command>,
-    /// How many times the latest command left this machine.
+    /// How many attempts of the latest command were made, and how many of them left this machine.
+    pub attempts: u32,
     pub transmissions: u32,
     /// Until then, copies of earlier commands may be carried out and answered.
     pub replies_until: Instant,
@@ -86,7 +87,6 @@ struct InFlight {
     max_transmissions: u32,
     /// Whether everything was read that came before the first transmission.
     queue_was_read: bool,
-    attempts: u32,
     /// When the next attempt follows. Once it is answered: until when a better answer is taken.
     next_at: Instant,
     /// How it would end now.
@@ -97,7 +97,7 @@ impl Transaction {
     /// A line on which replies to earlier programs may come for the duration of `quiet`.
     pub fn new(now: Instant, retry: RetryConfig, quiet: Duration) -> Transaction {
         let replies_until = now + quiet;
-        Transaction { retry, in_flight: None, answerable: None, transmissions: 0, replies_until }
+        Transaction { retry, in_flight: None, answerable: None, attempts: 0, transmissions: 0, replies_until }
     }
 
     /// The command that was begun and has not ended.
@@ -112,12 +112,11 @@ impl Transaction {
 
     /// Begins a command, to be transmitted so many times at most. The line must have settled.
     pub fn begin(&mut self, command: Command, max_transmissions: u32) {
-        (self.answerable, self.transmissions) = (None, 0);
+        (self.answerable, self.attempts, self.transmissions) = (None, 0, 0);
         self.in_flight = Some(InFlight {
             command,
             max_transmissions,
             queue_was_read: false,
-            attempts: 0,
             next_at: self.replies_until,
             outcome: Outcome::NoReply(None),
         });
@@ -148,14 +147,14 @@ impl Transaction {
             return Action::ReadQueued;
         }
         let is_answered = !matches!(in_flight.outcome, Outcome::NoReply(_));
-        let is_over = in_flight.attempts >= self.retry.attempts || self.transmissions >= in_flight.max_transmissions;
+        let is_over = self.attempts >= self.retry.attempts || self.transmissions >= in_flight.max_transmissions;
         let until = if is_over && !is_answered { self.replies_until } else { in_flight.next_at };
         if now < until {
             return Action::Wait(Some(until));
         }
         if !is_over && !is_answered {
-            in_flight.attempts += 1;
-            return Action::Send { command, attempt: in_flight.attempts };
+            self.attempts += 1;
+            return Action::Send { command, attempt: self.attempts };
         }
         let outcome = mem::replace(&mut in_flight.outcome, Outcome::NoReply(None));
         self.in_flight = None;
@@ -206,7 +205,7 @@ impl Transaction {
     }
 }
 
-/// The answer that a line is to `command`; else the line as text, unless it is a frame.
+/// The answer that a line is to `command`; else the line as text, unless it is a frame of that CAN port.
 fn answer_to(command: Command, line: &[u8]) -> Result<Outcome, Option<String>> {
     match Line::classify(line) {
         Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
@@ -218,7 +217,7 @@ fn answer_to(command: Command, line: &[u8]) -> Result<Outcome, Option<String>> {
         Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Ok => Ok(Outcome::Ok),
         Line::Refused => Ok(Outcome::Refused(escape_truncated(line))),
-        Line::Frame => Err(None),
-        Line::Event | Line::Unknown => Err(Some(escape_truncated(line))),
+        Line::Frame if is_of(line, command.channel) => Err(None),
+        Line::Frame | Line::Event | Line::Unknown => Err(Some(escape_truncated(line))),
     }
 }

@@ -41,8 +41,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn address_is_lost(&self, gateway: SocketAddr) -> bool;
     /// What the kernel has dropped since the socket was opened.
     fn drops(&mut self) -> Drops;
-    /// The same, unless looking could take so long that datagrams are dropped meanwhile.
-    fn check_drops(&mut self) -> Option<Drops>;
+    /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
+    fn check_drops(&mut self) -> Drops;
     /// The size of the receive buffer in bytes, as asked for.
     fn receive_buffer(&self) -> usize;
 }
@@ -172,7 +172,7 @@ impl Transport for Udp {
         self.drops.count()
     }
 
-    fn check_drops(&mut self) -> Option<Drops> {
+    fn check_drops(&mut self) -> Drops {
         self.drops.check()
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Printer {
     preamble: &'static [u8],
     /// What the current datagram becomes on stdout.
     encoded: Vec<u8>,
-    output: Arc<dyn Output>,
+    pub output: Arc<dyn Output>,
     unix_time: Box<dyn Fn() -> Duration + Send>,
     /// How many datagrams, or frames in the formats that have them, are still to be printed.
     remaining: u64,

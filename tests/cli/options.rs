@@ -229,7 +229,7 @@ fn negative_values_are_answered_with_the_range() {
     refused(listen_with, &["--idle-timeout", "-0.5"], "from 0.001 to 86400");
     for program in [listen_with, stop_with] {
         refused(program, &["--timeout", "-1"], "from 0.001 to 86400");
-        refused(program, &["--attempts", "-1"], "from 1 to 100");
+        refused(program, &["--attempts", "-1"], "1..=100");
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::log::{Ending, Fact, Log, MILLISECOND, Pushed, SECOND, Time};
@@ -29,6 +29,7 @@ enum Unwound {
 }
 
 /// What runs at a signal.
+#[derive(Clone)]
 struct Handler {
     shutdown: Arc<Shutdown>,
     messages: Messages,
@@ -39,7 +40,8 @@ struct Handler {
 pub struct Process {
     world: Mutex<World>,
     epoch: Instant,
-    handler: OnceLock<Handler>,
+    /// Until the session has ended: it holds the process.
+    handler: Mutex<Option<Handler>>,
 }
 
 impl fmt::Debug for Process {
@@ -56,16 +58,16 @@ impl Process {
     pub fn new(world: World) -> Arc<Process> {
         // One base for all sessions: none of them may depend on it.
         let epoch = Instant::now() + Duration::from_secs(1000);
-        Arc::new(Process { world: Mutex::new(world), epoch, handler: OnceLock::new() })
+        Arc::new(Process { world: Mutex::new(world), epoch, handler: Mutex::new(None) })
     }
 
     /// From now on signals are handled.
     pub fn handle_signals(&self, shutdown: Arc<Shutdown>, messages: Messages, can_stop: String) {
-        let _ = self.handler.set(Handler { shutdown, messages, can_stop });
+        *lock(&self.handler) = Some(Handler { shutdown, messages, can_stop });
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.world)
     }
 
     pub fn at(&self, time: Time) -> Instant {
@@ -92,8 +94,8 @@ impl Process {
 
     fn handle_pending_signals(&self) {
         while self.world().take_signal() {
-            let Some(Handler { shutdown, messages, can_stop }) = self.handler.get() else { continue };
-            if let Some(text) = shutdown.on_signal(messages, can_stop) {
+            let Some(Handler { shutdown, messages, can_stop }) = lock(&self.handler).clone() else { continue };
+            if let Some(text) = shutdown.on_signal(&messages, &can_stop) {
                 messages.warn(text);
                 panic::resume_unwind(Box::new(Unwound::Quit));
             }
@@ -213,9 +215,8 @@ impl Transport for Door {
         Drops { count: if world.no_drop_counter { 0 } else { world.drops }, is_lower_bound: world.no_drop_counter }
     }
 
-    fn check_drops(&mut self) -> Option<Drops> {
-        let counts = !self.0.world().no_drop_counter;
-        counts.then(|| self.drops())
+    fn check_drops(&mut self) -> Drops {
+        self.drops()
     }
 
     fn receive_buffer(&self) -> usize {
@@ -293,10 +294,15 @@ pub fn run(process: &Arc<Process>, session: impl FnOnce() -> u8) -> Log {
             Err(payload) => Ending::Panic(panic_text(payload.as_ref())),
         },
     };
+    *lock(&process.handler) = None;
     let mut world = process.world();
     let now = world.now;
     world.log.add(now, Fact::Ended(ending));
     std::mem::take(&mut world.log)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> String {

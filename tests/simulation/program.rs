@@ -48,7 +48,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let _ = shutdown.waker.set(bus.waker());
     let is_file = door.0.world().file.is_some();
     bus.set_max_rest(match options.format {
-        Format::Raw if is_file => Duration::from_millis(40),
+        Format::Raw if is_file => Duration::from_millis(33),
         Format::Raw => Duration::from_millis(4),
         _ => Duration::ZERO,
     });
@@ -58,8 +58,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
     let unix_time = Box::new(move || clock.unix_time());
     let printer = Printer::new(encoder, preamble, options.count, Arc::new(door.clone()), unix_time);
     let console = Console::new(&messages, printer, channel);
-    let output = Arc::new(door.clone());
-    let session = Session::new(options, Vec::new(), bus, console, output, shutdown);
+    let session = Session::new(options, Vec::new(), bus, console, shutdown);
     finish(&messages, session.run())
 }
 

@@ -1,7 +1,7 @@
 //! Scenarios that once failed, shortened.
 
 /// Each with its name.
-pub const ALL: [(&str, &str); 30] = [
+pub const ALL: [(&str, &str); 32] = [
     ("issue_01_empty_datagram_before_repair", include_str!("scenarios/issue_01_empty_datagram_before_repair.txt")),
     ("issue_01_event_before_repair", include_str!("scenarios/issue_01_event_before_repair.txt")),
     ("issue_02_wrong_bit_rate", include_str!("scenarios/issue_02_wrong_bit_rate.txt")),
@@ -31,5 +31,7 @@ pub const ALL: [(&str, &str); 30] = [
     ("frame_settles_unchecked_start", include_str!("scenarios/frame_settles_unchecked_start.txt")),
     ("stopped_after_unanswered_start", include_str!("scenarios/stopped_after_unanswered_start.txt")),
     ("start_check_answers_differ", include_str!("scenarios/start_check_answers_differ.txt")),
+    ("start_again_that_never_left", include_str!("scenarios/start_again_that_never_left.txt")),
+    ("check_that_nothing_answers", include_str!("scenarios/check_that_nothing_answers.txt")),
     ("frame_during_start_check", include_str!("scenarios/frame_during_start_check.txt")),
 ];

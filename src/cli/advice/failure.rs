@@ -1,7 +1,7 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
 use super::{host, network_error, vendor_port};
-use crate::gateway::{Command, Failure, Filter, Outcome, Takeover, Verb};
+use crate::gateway::{Command, Failure, Outcome, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
 pub(crate) fn failure(failure: &Failure) -> String {
@@ -64,14 +64,6 @@ fn refusal(failure: &Failure) -> String {
         _ => "the bus was not started; try again",
     };
     if in_doubt { format!("{hint}; the bus was not started") } else { hint.to_owned() }
-}
-
-/// A warning about more filters of a kind than the smallest model holds. A larger one may hold more, so they are sent.
-pub(crate) fn filter_limit(filters: &[Filter]) -> Option<&'static str> {
-    let extended = filters.iter().filter(|filter| filter.is_extended()).count();
-    let most = extended.max(filters.len() - extended);
-    (most > 5)
-        .then_some("more than 5 filters of a kind (--filter): CAN@net Basic has 5 entries of each and refuses the rest")
 }
 
 const PACKETS_LOST: &str = "something has come from it: does the network lose packets (a longer --timeout or more --attempts \

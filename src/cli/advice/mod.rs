@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-pub(crate) use failure::{failure, filter_limit, takeover};
+pub(crate) use failure::{failure, takeover};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 
@@ -21,18 +21,18 @@ const VENDOR_PORT: u16 = 19228;
 /// Explains an error of the network. `has_answered`: something has come from the gateway.
 pub(crate) fn network_error(gateway: SocketAddr, error: &NetworkError, has_answered: bool) -> String {
     let cause = error.io_error();
-    if error.port_is_closed() {
-        let hint = if has_answered {
-            "is the gateway restarting?".to_owned()
-        } else {
-            format!("wrong --target, or is the gateway still starting?{}", vendor_port(gateway))
-        };
-        let (ip, port) = (gateway.ip(), gateway.port());
-        return format!("nothing listens on UDP port {port} of {ip} (ICMP port unreachable); {hint}");
-    }
     match (error, cause.kind()) {
         (NetworkError::Create(_), _) => format!("{error}; are too many files open?"),
         (NetworkError::Bind(local, _), _) => bind_error(*local, cause),
+        _ if error.port_is_closed() => {
+            let hint = if has_answered {
+                "is the gateway restarting?".to_owned()
+            } else {
+                format!("wrong --target, or is the gateway still starting?{}", vendor_port(gateway))
+            };
+            let (ip, port) = (gateway.ip(), gateway.port());
+            format!("nothing listens on UDP port {port} of {ip} (ICMP port unreachable); {hint}")
+        }
         (NetworkError::Receive(_), ErrorKind::HostUnreachable | ErrorKind::PermissionDenied) => format!(
             "a router or firewall on the way to {gateway} refuses ({cause}); ask who runs it to let UDP port {} through",
             gateway.port()
@@ -58,9 +58,9 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
 }
 
-/// What else a name could mean whose address does not answer.
+/// What else a name could mean whose address has not answered.
 pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
-    if others.is_empty() || !matches!(failure.outcome, Outcome::NoReply(_)) {
+    if others.is_empty() || failure.has_answered || !matches!(failure.outcome, Outcome::NoReply(_)) {
         return String::new();
     }
     let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
@@ -87,6 +87,7 @@ pub(crate) fn address_lost(local: Option<SocketAddr>, gateway: SocketAddr) -> St
 fn bind_error(local: SocketAddr, error: &std::io::Error) -> String {
     let port = local.port();
     let hint = match error.kind() {
+        ErrorKind::AddrInUse if port == 0 => "no UDP port is free",
         ErrorKind::AddrInUse => {
             return format!(
                 "UDP port {port} is already in use, perhaps by another can-listen; end that (find it with: ss -aunp sport = \

@@ -11,7 +11,10 @@ use crate::gateway::{Connection, Filter, Outcome};
 pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) -> String {
     let mut parts = health(options, known);
     parts.push(match (known.unknown_answer(), known.outcome(), bus.network_error()) {
-        (Some(text), ..) => other_answer(text, options, known),
+        (Some(text), ..) => format!(
+            "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
+            guesses(options, known, &[stopped(known)])
+        ),
         (_, Some(Outcome::Status(status)), _) => return describe(options, known, *status),
         (_, Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
@@ -33,13 +36,6 @@ pub(crate) fn no_data(options: &ListenOptions, bus: &Connection, known: &Bus) ->
 pub(crate) fn start_again(options: &ListenOptions, known: &Bus) -> String {
     let again = "START was not answered and the controller is stopped; sending START again".to_owned();
     [again].into_iter().chain(controller_state(options, known)).collect::<Vec<_>>().join("; ")
-}
-
-fn other_answer(text: &str, options: &ListenOptions, known: &Bus) -> String {
-    format!(
-        "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
-        guesses(options, known, &[stopped(known)])
-    )
 }
 
 /// What may be the case, as far as nothing that came speaks against it, and `others`.

@@ -1,8 +1,9 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::time::Duration;
 
 use super::*;
-use crate::gateway::{Channel, Command, RetryConfig, Verb};
+use crate::gateway::{Channel, Command, Verb};
 
 /// The loopback interface has number 1.
 fn link_local(port: u16) -> SocketAddr {
@@ -39,7 +40,8 @@ fn other_addresses_of_a_name_are_named_after_no_reply() {
         outcome,
         in_doubt: false,
         transmissions: 3,
-        retry: RetryConfig::default(),
+        attempts: 3,
+        timeout: Duration::from_secs(1),
         takeover: None,
         gateway: None,
         network_error: None,

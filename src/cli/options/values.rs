@@ -36,10 +36,6 @@ pub(super) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-pub(super) fn attempts(text: &str) -> Result<u32, &'static str> {
-    text.parse().ok().filter(|number| (1..=100).contains(number)).ok_or("give a number from 1 to 100")
-}
-
 pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(seconds @ 0.001..=86_400.0) => Ok(Duration::from_secs_f64(seconds)),

@@ -55,12 +55,11 @@ impl Session<'_> {
         if content.has_frame {
             self.on_frame(now);
         }
-        if let Some(change) = content.event {
+        for &change in &content.events {
             self.known.on_event(now, change);
         }
         self.console.report(now);
-        self.overflowed.total = self.console.printer.stats.overflowed;
-        if let Some(count) = self.overflowed.due(now) {
+        if let Some(count) = self.overflowed.due(now, self.console.printer.stats.overflowed) {
             self.messages.warn(losses::in_output(&count));
         }
         self.check(now);
@@ -91,11 +90,11 @@ impl Session<'_> {
         if self.stage == Stage::Starting {
             return;
         }
-        self.dropped.total = self.bus.check_drops().map_or(0, |drops| drops.count.saturating_sub(self.dropped_before));
-        if let Some(count) = self.dropped.due(now) {
+        let dropped = self.bus.check_drops().count.saturating_sub(self.dropped_before);
+        if let Some(count) = self.dropped.due(now, dropped) {
             self.messages.warn(losses::in_kernel(&count, self.bus.receive_buffer()));
         }
-        if self.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
+        if self.console.printer.output.is_deleted() && !mem::replace(&mut self.deletion_is_reported, true) {
             self.messages.warn(advice::FILE_DELETED);
         }
     }
@@ -104,11 +103,7 @@ impl Session<'_> {
         let now = self.bus.read_up_to();
         match command.verb {
             Verb::Start => {
-                let is_answered = !matches!(outcome, Outcome::NoReply(_));
-                if is_answered && self.stage == Stage::Streaming {
-                    self.known.on_started(now);
-                }
-                let answered = if is_answered { "answered" } else { "not answered" };
+                let answered = if let Outcome::NoReply(_) = outcome { "not answered" } else { "answered" };
                 self.messages.debug(now, format_args!("START was {answered}"));
             }
             Verb::Stop => {
@@ -175,15 +170,16 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_network_error(&mut self, message: String) {
+    pub(super) fn on_network_error(&mut self) {
         if self.stage == Stage::Starting {
             return;
         }
         let now = self.bus.now();
-        self.network_errors.total += 1;
+        self.network_errors += 1;
         self.known.on_doubt(now);
-        if self.stage == Stage::Streaming && self.network_errors.due(now).is_some() {
-            self.messages.warn(message);
+        let is_due = self.stage == Stage::Streaming && self.unreachable.due(now, self.network_errors).is_some();
+        if let Some(error) = self.bus.network_error().filter(|_| is_due) {
+            self.messages.warn(advice::unreachable(self.bus.gateway(), error));
         }
     }
 
@@ -208,7 +204,6 @@ impl Session<'_> {
             self.on_query(now, Outcome::Status(status));
         }
         let last_data = self.last_data();
-        self.silence.observe(now, last_data);
         if self.idle_at().is_some_and(|at| at <= now) {
             let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
             let gateway = self.bus.gateway();

@@ -20,7 +20,6 @@ fn run(mut silence: Silence, until: u32, frames: &[u32], must_ask_again: bool, t
     for second in 0..=until {
         let now = start + second * SECOND;
         let wakes = silence.wakes_at(last_data, Some(must_ask_again)) <= now;
-        silence.observe(now, last_data);
         let (asks, looks) = (silence.must_ask(now, last_data, must_ask_again), silence.look_at(last_data) <= now);
         assert!(wakes || !asks && !looks, "{second}");
         wanted.asked.extend(asks.then_some(second));
@@ -85,7 +84,7 @@ fn explanation_is_told_once_in_a_row() {
     let (mut silence, start) = (silence(), Instant::now());
     let told = ["a", "a", "b", "a"].map(|explanation| silence.tells(explanation));
     assert_eq!(told, [true, false, true, true]);
-    silence.observe(start + 5 * SECOND, start);
+    silence.on_look(start + 5 * SECOND, false);
     silence.on_frame(start + 6 * SECOND, start);
     assert!(silence.tells("a"), "in each silence");
 }
@@ -99,7 +98,6 @@ fn address_is_lost_at_two_looks_of_one_silence() {
         let mut last = false;
         for (look, &is_lost) in (0..).zip(found) {
             let now = start + 5 * SECOND + look * LOOK_INTERVAL;
-            silence.observe(now, start);
             last = silence.on_look(now, is_lost);
             if frame_at == Some(look as usize) {
                 silence.on_frame(now, start);

@@ -314,8 +314,8 @@ impl Transport for Shared {
         Drops::default()
     }
 
-    fn check_drops(&mut self) -> Option<Drops> {
-        None
+    fn check_drops(&mut self) -> Drops {
+        Drops::default()
     }
 
     fn receive_buffer(&self) -> usize {

@@ -35,16 +35,23 @@ impl Conversation {
         view.evidence().max(view.maybe_running).is_some()
     }
 
+    /// How many times START has left again. One that failed locally was not sent.
+    fn sent_again(view: &View<'_>) -> usize {
+        let starts = view.groups.iter().filter(|group| group.verb == Verb::Start && group.left > 0);
+        starts.count().saturating_sub(1)
+    }
+
     fn on_start_sent(&mut self, view: &View<'_>, found: &mut Findings) {
         let now = view.now;
         self.repair_due = None;
         let Some(group) = view.groups.last() else { return };
+        let again = Self::sent_again(view);
+        found.check(again <= MAX_REPAIRS, now, "14 START is sent again more than 3 times", String::new);
         let starts = view.groups.iter().filter(|group| group.verb == Verb::Start).count();
         if starts < 2 || group.transmissions.len() > 1 {
             return;
         }
         let last = self.repairs.last().copied();
-        found.check(self.repairs.len() < MAX_REPAIRS, now, "14 START is sent again more than 3 times", String::new);
         // The queries are a minute apart; what follows them waits for the line.
         let late = view.options.command_time()
             + view.options.answer_window()
@@ -130,7 +137,7 @@ impl Conversation {
         let asked = status.transmission.map(|index| view.log.transmissions[index].at);
         let is_query = view.group(Verb::Status).is_some_and(|group| !group.is_check && Some(group.first) <= asked);
         let rested = self.repairs.last().is_none_or(|&last| view.now >= last + REPAIR_INTERVAL);
-        if is_query && asked > view.last_start_left && rested && self.repairs.len() < MAX_REPAIRS {
+        if is_query && asked > view.last_start_left && rested && Self::sent_again(view) < MAX_REPAIRS {
             self.repair_due.get_or_insert(view.now + view.options.answer_window() + REPAIR_WITHIN);
         }
     }

@@ -123,15 +123,17 @@ impl Verdicts {
             let settled = ends.map_or(now, |asked| view.before_stall(asked)).saturating_sub(25 * MILLISECOND);
             let is_fresh = evidence.is_some_and(|at| now < view.before_stall(at) + FRESH - SLACK && at <= settled);
             // The explanation may be another one than that STATUS was not answered.
-            let unanswered = view.group(Verb::Status).filter(|query| {
-                let over = query.last_left.map(|sent| sent + view.options.answer_window());
-                query.answered.is_none() && over.is_some_and(|over| over <= now)
+            let queries = view.groups.iter().filter(|group| group.verb == Verb::Status && group.answered.is_none());
+            let unanswered = queries.filter_map(|query| {
+                let over = query.last_left? + view.options.answer_window();
+                match query.unknown.is_empty() {
+                    _ if over > now => None,
+                    true => Some(over),
+                    // It says nothing, so a START that was refused stays in doubt, but for frames since.
+                    false => query.is_check.then_some(query.first),
+                }
             });
-            let unanswered = unanswered.and_then(|query| match query.unknown.is_empty() {
-                true => query.last_left.map(|sent| sent + view.options.answer_window()),
-                // It says nothing, so a START that was refused stays in doubt, but for frames since.
-                false => query.is_check.then_some(query.first),
-            });
+            let unanswered = unanswered.max();
             let doubted = doubted.max(unanswered).max(view.own_refusal_of_status).max(view.disputed);
             let sure = is_newest && is_fresh && evidence > doubted && view.end_asked().is_some();
             found.check(!sure, now, "30 needless doubt: it runs", detail);
