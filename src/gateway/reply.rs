@@ -85,17 +85,10 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        let end = rest.iter().enumerate().position(|(at, &byte)| match byte {
-            b'\n' | b'\r' => true,
-            b'\\' => matches!(rest.get(at + 1), Some(b'n' | b'r')),
-            _ => false,
-        });
-        let (line, after) = match end {
-            Some(at) if rest[at] == b'\\' => (&rest[..at], &rest[at + 2..]),
-            Some(at) => (&rest[..at], &rest[at + 1..]),
-            None => (rest, &rest[rest.len()..]),
-        };
-        rest = after;
+        let is_end = |&at: &usize| matches!(rest[at..], [b'\n' | b'\r', ..] | [b'\\', b'n' | b'r', ..]);
+        let (line, after) = rest.split_at((0..rest.len()).find(is_end).unwrap_or(rest.len()));
+        let end_length = if after.starts_with(b"\\") { 2 } else { 1 };
+        rest = after.get(end_length..).unwrap_or_default();
         Some(line.trim_ascii())
     })
     .filter(|line| !line.is_empty())

@@ -348,12 +348,10 @@ impl Sequencer {
             (Step::TakeOver { .. }, Done | Refused(_)) => Step::Init,
             (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start { again: false },
             (Step::Filter { round, number }, Done) => Step::Filter { round, number: number + 1 },
-            (Step::Filter { round, number: 1.. }, Refused(text)) => {
-                if round == MAX_FILTER_ROUNDS {
-                    return Err(self.in_doubt(command.verb, text));
-                }
-                Step::Filter { round: round + 1, number: 0 }
+            (Step::Filter { round: MAX_FILTER_ROUNDS, number: 1.. }, Refused(text)) => {
+                return Err(self.in_doubt(command.verb, text));
             }
+            (Step::Filter { round, number: 1.. }, Refused(_)) => Step::Filter { round: round + 1, number: 0 },
             (Step::Start { .. } | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
             // The controller is not in the state that the command causes, or needs.
             (Step::Check(verb, text), Outcome::Status(status)) if status.stopped != (verb == Verb::Stop) => {

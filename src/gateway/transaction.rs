@@ -211,13 +211,9 @@ fn answer_to(command: Command, line: &[u8]) -> Result<Outcome, Option<String>> {
         Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Outcome::Status(status))
         }
-        Line::Status(status) if command.channel == status.channel => {
-            Err(Some(format!("R CAN {} (an answer to STATUS)", status.channel)))
-        }
-        Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Ok => Ok(Outcome::Ok),
         Line::Refused => Ok(Outcome::Refused(escape_truncated(line))),
         Line::Frame if is_of(line, command.channel) => Err(None),
-        Line::Frame | Line::Event | Line::Unknown => Err(Some(escape_truncated(line))),
+        Line::Status(_) | Line::Frame | Line::Event | Line::Unknown => Err(Some(escape_truncated(line))),
     }
 }

@@ -81,11 +81,10 @@ impl Waker {
     pub fn wake(&self) {
         let Some(endpoint) = self.0.upgrade() else { return };
         let (lock, woken) = &endpoint.woken;
-        let guard = lock.lock();
+        let _guard = lock.lock();
         // Set the flag before the shutdown, so that a reader that wakes sees it.
         endpoint.is_woken.store(true, SeqCst);
         woken.notify_all();
-        drop(guard);
         let _ = SockRef::from(&endpoint.socket).shutdown(Shutdown::Read);
     }
 }
