@@ -311,14 +311,10 @@ proptest! {
         let mut answers = 0;
         for &line in &found {
             match Line::classify(line) {
-                Line::Ok => answers += 1,
-                Line::Refused(tokens) => {
-                    answers += 1;
-                    prop_assert_eq!(tokens, line);
-                }
+                Line::Ok | Line::Refused => answers += 1,
                 // Such a line is not among the samples.
                 Line::Status(_) => prop_assert!(false),
-                Line::Frame(same) | Line::Event(same) | Line::Unknown(same) => prop_assert_eq!(same, line),
+                Line::Frame | Line::Event | Line::Unknown => {}
             }
         }
         prop_assert_eq!(replies(&datagram).count(), answers);
@@ -435,7 +431,7 @@ proptest! {
         });
         let line = cased.collect::<String>().replace(' ', &gap);
         let datagram = format!("{around}{line}{around}");
-        let expected = if reply == "R ok" { Line::Ok } else { Line::Refused(line.as_bytes()) };
+        let expected = if reply == "R ok" { Line::Ok } else { Line::Refused };
         prop_assert_eq!(replies(datagram.as_bytes()).collect::<Vec<_>>(), [expected]);
     }
 

@@ -58,8 +58,8 @@ impl Content {
                     continue;
                 }
                 Line::Ok => content.has_ok = true,
-                Line::Frame(line) if is_of(line, channel) => content.events.clear(),
-                Line::Event(line) => {
+                Line::Frame if is_of(line, channel) => content.events.clear(),
+                Line::Event => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);
                     let change = event.map(|event| event.change);
                     content.events.extend(change.filter(|&change| change != StateChange::Other));
@@ -104,12 +104,21 @@ impl<'a> Console<'a> {
         content
     }
 
-    /// Takes a datagram of the handshake, which is no data. [`Console::report`] must follow.
-    pub fn note_early(&mut self, datagram: &[u8]) {
-        let is_verbose = self.messages.verbosity == Verbosity::Verbose;
-        for line in lines(datagram).filter(|line| is_verbose && !matches!(Line::classify(line), Line::Frame(_))) {
-            self.pending.push(Quote { prefix: "received ".to_owned(), text: escape_truncated(line), is_debug: true });
+    /// Takes a datagram of the handshake, which is no data, and counts its frames. [`Console::report`] must follow.
+    pub fn note_early(&mut self, datagram: &[u8]) -> u64 {
+        let mut frames = 0;
+        for line in lines(datagram) {
+            if Line::classify(line) == Line::Frame {
+                frames += 1;
+            } else if self.messages.verbosity == Verbosity::Verbose {
+                self.pending.push(Quote {
+                    prefix: "received ".to_owned(),
+                    text: escape_truncated(line),
+                    is_debug: true,
+                });
+            }
         }
+        frames
     }
 
     /// Reports what concerns the operator of the datagram that was read at `now`.

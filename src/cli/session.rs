@@ -47,6 +47,8 @@ pub(crate) struct Session<'a> {
     overflowed: Tally,
     network_errors: u64,
     unreachable: Tally,
+    /// Frames that came before `START` left.
+    handshake_frames: u64,
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
@@ -92,6 +94,7 @@ impl<'a> Session<'a> {
             overflowed: Tally::default(),
             network_errors: 0,
             unreachable: Tally::default(),
+            handshake_frames: 0,
             ended: None,
             next_check: bus.now(),
             late_status: None,
@@ -110,7 +113,7 @@ impl<'a> Session<'a> {
             let (in_flight, may_be_ours) = (self.bus.in_flight().map(|command| command.verb), self.bus.is_answerable());
             match self.bus.next_event(deadline) {
                 Event::Early(datagram) => {
-                    self.console.note_early(datagram);
+                    self.handshake_frames += self.console.note_early(datagram);
                     self.console.report(self.bus.received_at());
                 }
                 Event::Datagram(datagram) => {
@@ -221,7 +224,7 @@ impl<'a> Session<'a> {
                 written,
                 messages_not_shown: self.console.limiter.suppressed + self.messages.sink.lost(),
                 network_errors: self.network_errors,
-                handshake_frames: self.bus.handshake_frames(),
+                handshake_frames: self.handshake_frames,
                 duration: self.ended.zip(self.known.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
                 bus: self.known.conclusion(now, &self.options.common.can_stop_command_line()),
             }
@@ -234,11 +237,10 @@ impl<'a> Session<'a> {
             return "exited before anything was sent".to_owned();
         }
         let bus = match (self.bus.takeover(), self.bus.in_flight().map(|command| command.verb)) {
-            (takeover @ Takeover::Stopped { was_running: true }, _) => advice::takeover(takeover),
+            (takeover @ Some(Takeover { was_running: true, is_stopped: true, .. }), _) => advice::takeover(takeover),
             // A running controller would have refused INIT.
-            (Takeover::Stopped { .. }, _) | (_, Some(Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start)) => {
-                "; the bus was not started"
-            }
+            (Some(Takeover { is_stopped: true, .. }), _)
+            | (_, Some(Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start)) => "; the bus was not started",
             _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
         };
         format!("exited during the handshake{bus}")

@@ -11,7 +11,7 @@ use crate::cli::advice;
 use crate::cli::messages::{Exit, Messages, Verbosity, run_and_finish};
 pub use crate::cli::options::StopOptions;
 use crate::gateway::socket::open_send_only;
-use crate::gateway::{Cause, Command, CommandError, Connection, NetworkError, RetryConfig, Verb};
+use crate::gateway::{Command, Connection, NetworkError, RetryConfig, Verb};
 
 /// Stops the bus. Prints messages on stderr; returns the exit code.
 pub fn run(options: &StopOptions) -> ExitCode {
@@ -45,13 +45,12 @@ pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Con
             messages.info(format_args!("sent {command} to {}; confirmed: the bus is halted", bus.gateway()));
             Exit::Success
         }
-        Err(CommandError::Failed(failure)) => {
+        Err(failure) => {
             let explanation = advice::failure(&failure);
             let others = advice::other_addresses(&failure, &options.common.target, others);
-            let effect = if let Cause::Refused(_) = failure.cause { "" } else { "; the bus may still run" };
+            let effect = if failure.is_refused() { "" } else { "; the bus may still run" };
             Exit::Failure(anyhow!("{explanation}{others}{effect}"))
         }
-        Err(error) => Exit::Failure(error.into()),
     }
 }
 

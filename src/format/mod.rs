@@ -110,7 +110,7 @@ impl Encoder {
         let mut frames = 0;
         for line in lines(datagram) {
             match Line::classify(line) {
-                Line::Frame(_) | Line::Unknown(_) => match Frame::parse(line) {
+                Line::Frame | Line::Unknown => match Frame::parse(line) {
                     Ok(frame) => {
                         match self.format {
                             // It does not parse frames.
@@ -126,7 +126,7 @@ impl Encoder {
                     }
                     Err(fault) => on_notice(Notice::Malformed(line, fault)),
                 },
-                Line::Event(line) => {
+                Line::Event => {
                     match (self.format, ControllerEvent::parse(line)) {
                         (Format::Influx, Some(event)) => self.influx.write_event(&event, received, out),
                         (Format::Pcap, Some(event)) => pcap::write_error_record(&event, received, out),
@@ -136,7 +136,7 @@ impl Encoder {
                     on_notice(Notice::Event { line, received });
                 }
                 Line::Ok | Line::Status(_) => {}
-                Line::Refused(line) => on_notice(Notice::Refusal(line)),
+                Line::Refused => on_notice(Notice::Refusal(line)),
             }
         }
         frames

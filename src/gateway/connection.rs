@@ -18,7 +18,6 @@ use super::drops::Drops;
 use super::error::{Busy, CommandError, Failure, Takeover};
 use super::event::{Action, Event, Outcome};
 use super::moderation::Moderation;
-use super::reply::{Line, lines};
 use super::sequencer::{Sequencer, Setup};
 use super::socket::{DATAGRAM_MAX, NetworkError};
 use super::transaction::RetryConfig;
@@ -101,7 +100,6 @@ pub struct Connection {
     pub(crate) has_sent: bool,
     /// Whether something has come from the gateway since.
     pub(crate) has_answered: bool,
-    handshake_frames: u64,
     moderation: Option<Moderation>,
     /// How long to rest before the next read.
     rest: Option<Duration>,
@@ -139,7 +137,6 @@ impl Connection {
             network_error: None,
             has_sent: false,
             has_answered: false,
-            handshake_frames: 0,
             moderation: None,
             rest: None,
             transport,
@@ -150,8 +147,8 @@ impl Connection {
     /// the bus is running, `STOP` and a second `INIT` precede the rest.
     ///
     /// Returns once `START` is answered or a datagram has come after it. What came after `START` left are the next events, in
-    /// their order. What came before is not delivered; [frames among it are counted](Connection::handshake_frames). If a
-    /// datagram came first, `START` can still be refused: [`Event::Failed`] says so.
+    /// their order. What came before is not delivered. If a datagram came first, `START` can still be refused:
+    /// [`Event::Failed`] says so.
     ///
     /// # Errors
     ///
@@ -171,8 +168,8 @@ impl Connection {
                     return Ok(());
                 }
                 Event::Completed { command, outcome } if command.verb == Verb::Start => {
-                    let Outcome::NoReply(instead) = outcome else { return Ok(()) };
-                    let failure = self.sequencer.no_reply(Verb::Start, instead);
+                    let Outcome::NoReply(_) = outcome else { return Ok(()) };
+                    let failure = self.sequencer.failure(Verb::Start, outcome);
                     return Err(CommandError::Failed(self.complete(failure)));
                 }
                 Event::Failed(failure) => return Err(CommandError::Failed(failure)),
@@ -186,8 +183,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`CommandError::Failed`]: the bus may still be running.
-    pub fn stop(&mut self) -> Result<(), CommandError> {
+    /// The failure of `STOP`: the bus may still be running.
+    pub fn stop(&mut self) -> Result<(), Failure> {
         self.begin_stop();
         let woken_is_reported = self.woken_is_reported;
         let stopped = loop {
@@ -199,7 +196,7 @@ impl Connection {
         };
         // A waker that fired meanwhile is left to the caller's own next_event.
         self.woken_is_reported = woken_is_reported;
-        stopped.map_err(CommandError::Failed)
+        stopped
     }
 
     /// Begins what [`Connection::start`] does; the events tell how it goes. What was under way or not delivered is forgotten.
@@ -210,13 +207,13 @@ impl Connection {
     pub fn begin_start(&mut self, setup: &Setup) -> Result<(), Busy> {
         self.now = self.transport.now();
         self.sequencer.begin_start(self.now, setup)?;
-        (self.undelivered, self.is_streaming, self.handshake_frames, self.is_mute) = (None, false, 0, false);
+        (self.undelivered, self.is_streaming) = (None, false);
         Ok(())
     }
 
     /// Begins what [`Connection::stop`] does, in place of everything that is not sent yet; the events tell how it goes.
     pub fn begin_stop(&mut self) {
-        (self.now, self.is_mute) = (self.transport.now(), false);
+        self.now = self.transport.now();
         self.sequencer.begin_stop(self.now);
     }
 
@@ -264,19 +261,14 @@ impl Connection {
         self.moderation = (!max_rest.is_zero()).then(|| Moderation::new(receive_buffer, max_rest));
     }
 
-    /// What the handshake has done to a bus that was running when it began.
-    pub fn takeover(&self) -> Takeover {
+    /// What the handshake has done to a bus that was running when it began; `None`: nothing, or `START` has left since.
+    pub fn takeover(&self) -> Option<Takeover> {
         self.sequencer.takeover()
     }
 
     /// The latest error of sending or receiving since a command was last sent.
     pub fn network_error(&self) -> Option<&NetworkError> {
         self.network_error.as_ref()
-    }
-
-    /// Frames that came during the handshake, before `START` left.
-    pub fn handshake_frames(&self) -> u64 {
-        self.handshake_frames
     }
 
     /// The latest reading of the connection's clock.
@@ -337,7 +329,7 @@ impl Connection {
 
     /// Whether this machine no longer has the local address, and would speak to the gateway from another one.
     pub(crate) fn address_is_lost(&self) -> bool {
-        self.transport.address_is_lost()
+        self.transport.address_is_lost(self.gateway)
     }
 
     /// The command that was begun and may still be answered.
@@ -383,8 +375,7 @@ impl Connection {
                         self.catch_up();
                     }
                     Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
-                    Ok(Action::InitRefused { text, was_running }) => return Event::InitRefused { text, was_running },
-                    Ok(Action::Completed { command, outcome }) => return Event::Completed { command, outcome },
+                    Ok(Action::Report(event)) => return event,
                     Err(failure) => return Event::Failed(self.complete(failure)),
                 }
             }
@@ -428,19 +419,10 @@ impl Connection {
 
     fn on_datagram(&mut self, length: usize) -> Event<'_> {
         let datagram = &self.buffer[..length];
-        let answerable = self.sequencer.line.answerable;
-        let mut all_answer = None;
-        if answerable.is_some() || !self.is_streaming {
-            for line in lines(datagram).map(Line::classify) {
-                let is_answer = self.sequencer.on_line(self.now, line);
-                all_answer = Some(is_answer && all_answer.unwrap_or(true));
-                self.handshake_frames += u64::from(!self.is_streaming && matches!(line, Line::Frame(_)));
-            }
-        }
-        match answerable {
+        match self.sequencer.on_datagram(self.now, datagram) {
             _ if !self.is_streaming => Event::Early(datagram),
-            Some(command) if all_answer == Some(true) => Event::Answer { command, datagram },
-            _ => Event::Datagram(datagram),
+            Some(command) => Event::Answer { command, datagram },
+            None => Event::Datagram(datagram),
         }
     }
 

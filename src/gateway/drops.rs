@@ -27,8 +27,6 @@ const MAX_READING: Duration = Duration::from_millis(3);
 #[derive(Debug, Default)]
 pub(crate) struct DropCounter {
     is_ipv4: bool,
-    /// `/proc/net`.
-    proc_path: &'static str,
     /// Where it is known.
     inode: Option<u64>,
     /// The errors of all sockets, as of before the last reading of the table.
@@ -53,7 +51,7 @@ impl DropCounter {
     pub fn new(socket: &UdpSocket) -> DropCounter {
         let is_ipv4 = socket.local_addr().is_ok_and(|address| address.is_ipv4());
         let inode = fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).map(|socket| socket.ino()).ok();
-        let mut counter = DropCounter { is_ipv4, proc_path: "/proc/net", inode, ..DropCounter::default() };
+        let mut counter = DropCounter { is_ipv4, inode, ..DropCounter::default() };
         counter.all_errors = counter.all_errors();
         counter
     }
@@ -89,28 +87,27 @@ impl DropCounter {
 
     /// How many sockets the table has: `UDP: inuse` in `sockstat`, `UDP6: inuse` in `sockstat6`.
     fn sockets(&self) -> Option<u64> {
-        if self.is_ipv4 { self.number("sockstat", "UDP: inuse", 0) } else { self.number("sockstat6", "UDP6: inuse", 0) }
+        if self.is_ipv4 { number("sockstat", "UDP: inuse", 0) } else { number("sockstat6", "UDP6: inuse", 0) }
     }
 
     /// The errors of receiving of all sockets of this network namespace, drops included.
     fn all_errors(&self) -> Option<u64> {
         /// Of `InErrors`, in the line with the values; an earlier one has the names.
         const COLUMN: usize = 2;
-        if self.is_ipv4 { self.number("snmp", "Udp:", COLUMN) } else { self.number("snmp6", "Udp6InErrors", 0) }
-    }
-
-    fn number(&self, file: &str, prefix: &str, column: usize) -> Option<u64> {
-        proc::number(&format!("{}/{file}", self.proc_path), prefix, column, 10)
+        if self.is_ipv4 { number("snmp", "Udp:", COLUMN) } else { number("snmp6", "Udp6InErrors", 0) }
     }
 
     fn read_table(&self) -> Option<u32> {
         const INODE: usize = 9;
         let inode = self.inode?.to_string();
-        let file = if self.is_ipv4 { "udp" } else { "udp6" };
-        let table = fs::read_to_string(format!("{}/{file}", self.proc_path)).ok()?;
+        let table = fs::read_to_string(if self.is_ipv4 { "/proc/net/udp" } else { "/proc/net/udp6" }).ok()?;
         let mut lines = table.lines().map(str::split_ascii_whitespace);
         lines.find(|columns| columns.clone().nth(INODE) == Some(&inode))?.last()?.parse().ok()
     }
+}
+
+fn number(file: &str, prefix: &str, column: usize) -> Option<u64> {
+    proc::number(&format!("/proc/net/{file}"), prefix, column, 10)
 }
 
 #[cfg(test)]
@@ -152,17 +149,17 @@ mod tests {
         overflow(&socket);
         let seen = counter.count();
         assert!(seen.count > 0 && !seen.is_lower_bound, "{seen:?}");
-        let proc_path = std::mem::replace(&mut counter.proc_path, "/nowhere");
-        assert_eq!(counter.count(), Drops { count: seen.count, is_lower_bound: true });
+        let inode = counter.inode.take();
         overflow(&socket);
-        counter.proc_path = proc_path;
+        assert_eq!(counter.count(), Drops { count: seen.count, is_lower_bound: true });
+        counter.inode = inode;
         assert_eq!(counter.count(), Drops { count: seen.count + 200, is_lower_bound: false });
     }
 
     #[test]
-    fn without_proc_nothing_is_known() {
+    fn without_the_sockets_line_nothing_is_known() {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        let mut counter = DropCounter { proc_path: "/nowhere", inode: None, ..DropCounter::new(&socket) };
+        let mut counter = DropCounter { inode: None, all_errors: None, ..DropCounter::new(&socket) };
         assert_eq!(counter.count(), Drops { count: 0, is_lower_bound: true });
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::command::Command;
+use super::event::Outcome;
 use super::socket::NetworkError;
 
 /// What is under way must end first.
@@ -19,44 +20,14 @@ impl fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// Why a command failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a handshake did to a bus that was running when it began: it sent `STOP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
-    /// No transmission of it was answered in time.
-    NoReply {
-        /// How many left this machine.
-        transmissions: u32,
-        /// How many attempts were made.
-        attempts: u32,
-        /// How long each attempt lasted; the last one twice as long.
-        timeout: Duration,
-        /// The last line that came meanwhile and was no reply to it, if any (escaped, cut at 200 bytes).
-        instead: Option<String>,
-    },
-    /// The gateway refused it with this text (escaped, cut at 200 bytes) and has not carried it out.
-    Refused(String),
-    /// The gateway answered it with this text, and may have carried it out.
-    InDoubt(String),
-}
-
-/// What a handshake did to a bus that was running when it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Takeover {
-    /// Nothing, or `START` has left since.
-    #[default]
-    None,
-    /// `STOP` was sent.
-    StopSent {
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-    /// The bus is stopped.
-    Stopped {
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
+pub struct Takeover {
+    /// Whether the bus was certainly running; otherwise it may have been.
+    pub was_running: bool,
+    /// Whether the bus is certainly stopped; otherwise it may be.
+    pub is_stopped: bool,
 }
 
 /// A handshake, a `START` or a `STOP` that failed, with all that is known of it.
@@ -65,10 +36,18 @@ pub enum Takeover {
 pub struct Failure {
     /// The command at which it failed.
     pub command: Command,
-    /// Why.
-    pub cause: Cause,
-    /// What the handshake did to a bus that was running.
-    pub takeover: Takeover,
+    /// How it ended: [`Outcome::Refused`] or [`Outcome::NoReply`].
+    pub outcome: Outcome,
+    /// Whether the command may have been carried out all the same.
+    pub in_doubt: bool,
+    /// If it ended with [`Outcome::NoReply`]: how many transmissions left this machine.
+    pub transmissions: u32,
+    /// Likewise, how many attempts were made.
+    pub attempts: u32,
+    /// How long each attempt lasted; the last one twice as long.
+    pub timeout: Duration,
+    /// What the handshake did to a bus that was running; `None`: nothing, or `START` has left since.
+    pub takeover: Option<Takeover>,
     /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used alone.
     pub gateway: Option<SocketAddr>,
     /// The network's latest error since the command was last sent; likewise.
@@ -77,7 +56,7 @@ pub struct Failure {
     pub has_answered: bool,
 }
 
-/// Why [`Connection::start`](super::Connection::start) or [`Connection::stop`](super::Connection::stop) failed.
+/// Why [`Connection::start`](super::Connection::start) failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -96,36 +75,39 @@ pub(crate) fn error_number(refusal: &str) -> Option<u32> {
 }
 
 impl Failure {
+    /// Whether the gateway refused the command and has certainly not carried it out.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused(_)) && !self.in_doubt
+    }
+
     /// The number of the gateway's `R ERR <number> <text>`, in the vendor's list, if it answered with one.
     pub fn error_number(&self) -> Option<u32> {
-        match &self.cause {
-            Cause::Refused(text) | Cause::InDoubt(text) => error_number(text),
-            Cause::NoReply { .. } => None,
-        }
+        if let Outcome::Refused(text) = &self.outcome { error_number(text) } else { None }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { command, cause, gateway, .. } = self;
-        match cause {
-            Cause::NoReply { transmissions, attempts, timeout, instead } => {
-                write!(f, "no reply to {command}")?;
-                gateway.map_or(Ok(()), |gateway| write!(f, " from {gateway}"))?;
-                let plural = if *transmissions == 1 { "" } else { "s" };
-                match transmissions {
-                    0 => write!(f, ": none of {attempts} attempts left this machine")?,
-                    _ => write!(f, " in {transmissions} attempt{plural} of {} s", timeout.as_secs_f64())?,
-                }
-                if transmissions == attempts {
-                    write!(f, " ({} s in all)", (*timeout * (attempts + 1)).as_secs_f64())?;
-                }
-                return instead.as_ref().map_or(Ok(()), |text| write!(f, "; only this came: {text}"));
+        let Failure { command, outcome, transmissions, attempts, timeout, gateway, .. } = self;
+        if let Outcome::Refused(text) = outcome {
+            if self.in_doubt {
+                write!(f, "the gateway answered {command} with {text}")?;
+            } else {
+                write!(f, "the gateway refused {command}: {text}")?;
             }
-            Cause::Refused(text) => write!(f, "the gateway refused {command}: {text}")?,
-            Cause::InDoubt(text) => write!(f, "the gateway answered {command} with {text}")?,
+            return gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"));
         }
-        gateway.map_or(Ok(()), |gateway| write!(f, " ({gateway})"))
+        write!(f, "no reply to {command}")?;
+        gateway.map_or(Ok(()), |gateway| write!(f, " from {gateway}"))?;
+        let plural = if *transmissions == 1 { "" } else { "s" };
+        match transmissions {
+            0 => write!(f, ": none of {attempts} attempts left this machine")?,
+            _ => write!(f, " in {transmissions} attempt{plural} of {} s", timeout.as_secs_f64())?,
+        }
+        if transmissions == attempts {
+            write!(f, " ({} s in all)", (*timeout * (attempts + 1)).as_secs_f64())?;
+        }
+        if let Outcome::NoReply(Some(text)) = outcome { write!(f, "; only this came: {text}") } else { Ok(()) }
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Outcome {
 }
 
 /// What a [`Sequencer`](super::sequencer::Sequencer) wants done, or reports.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 #[must_use = "a command that is not sent is not answered"]
 #[non_exhaustive]
 pub enum Action {
@@ -37,20 +37,8 @@ pub enum Action {
         /// The number of the attempt, from 1.
         attempt: u32,
     },
-    /// `INIT` was refused with this text; `STOP` and a second `INIT` follow.
-    InitRefused {
-        /// The gateway's text.
-        text: String,
-        /// Whether the bus was certainly running; otherwise it may have been.
-        was_running: bool,
-    },
-    /// A `START`, `STATUS` or `STOP` has ended. An [`Outcome::Status`] of `START` or `STOP` is what decided after a refusal.
-    Completed {
-        /// The command.
-        command: Command,
-        /// How it ended.
-        outcome: Outcome,
-    },
+    /// Pass this on: an [`Event::InitRefused`] or an [`Event::Completed`].
+    Report(Event<'static>),
     /// Wait for lines, until this time if there is one, and poll again.
     Wait(Option<Instant>),
 }
@@ -87,7 +75,7 @@ pub enum Event<'a> {
         /// Whether the bus was certainly running; otherwise it may have been.
         was_running: bool,
     },
-    /// A `START`, `STATUS` or `STOP` has ended. A status in answer to `START` or `STOP` is what decided after a refusal.
+    /// A `START`, `STATUS` or `STOP` has ended. An [`Outcome::Status`] of `START` or `STOP` is what decided after a refusal.
     Completed {
         /// The command.
         command: Command,

@@ -29,7 +29,7 @@ pub use command::{
 };
 pub use connection::Connection;
 pub use drops::Drops;
-pub use error::{Busy, Cause, CommandError, Failure, Takeover};
+pub use error::{Busy, CommandError, Failure, Takeover};
 pub use event::{Event, Outcome};
 pub use sequencer::Setup;
 pub use socket::NetworkError;

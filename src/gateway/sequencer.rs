@@ -6,7 +6,6 @@
 //! ```
 //! use std::time::{Duration, Instant};
 //!
-//! use can_udp::gateway::reply::{Line, lines};
 //! use can_udp::gateway::sequencer::{Action, Sequencer};
 //! use can_udp::{Channel, Setup};
 //!
@@ -26,9 +25,7 @@
 //!         Action::ReadQueued => {}
 //!         Action::Wait(until) => match inbox.pop() {
 //!             Some(datagram) => {
-//!                 for line in lines(datagram.as_bytes()) {
-//!                     sequencer.on_line(now, Line::classify(line));
-//!                 }
+//!                 sequencer.on_datagram(now, datagram.as_bytes());
 //!             }
 //!             None => now = until.unwrap_or(now + Duration::from_secs(1)),
 //!         },
@@ -48,7 +45,7 @@
 //!   and every entry again, in 4 rounds at most.
 //! * `START` or `STOP` refused: `STATUS` decides.
 //!
-//! What nothing decides is a failure [in doubt](Cause::InDoubt).
+//! What nothing decides is a failure [in doubt](Failure::in_doubt).
 //!
 //! # `STOP` overtakes
 //!
@@ -60,10 +57,10 @@ use std::mem;
 use std::time::Instant;
 
 use super::command::{BitRate, Channel, Command, Filter, Init, Verb};
-use super::error::{Busy, Cause, Failure, Takeover, error_number};
+use super::error::{Busy, Failure, Takeover, error_number};
 pub use super::event::Action;
-use super::event::Outcome;
-use super::reply::{Line, Status};
+use super::event::{Event, Outcome};
+use super::reply::lines;
 use super::transaction::{RetryConfig, SETTLE, Transaction};
 
 /// How many times the filters are set in all.
@@ -111,7 +108,7 @@ pub struct Sequencer {
     step: Step,
     /// `STOP` follows in place of everything else, once the command in flight is answered, at this time at the latest.
     stop_at: Option<Instant>,
-    takeover: Takeover,
+    takeover: Option<Takeover>,
 }
 
 /// What is in flight, or follows when the line has settled.
@@ -140,7 +137,7 @@ impl Sequencer {
     pub fn new(now: Instant, channel: Channel) -> Sequencer {
         let setup = Setup::default();
         let line = Transaction::new(now, setup.retry, SETTLE);
-        Sequencer { channel, setup, line, step: Step::Idle, stop_at: None, takeover: Takeover::None }
+        Sequencer { channel, setup, line, step: Step::Idle, stop_at: None, takeover: None }
     }
 
     /// When commands are sent again, from the next one on.
@@ -162,22 +159,20 @@ impl Sequencer {
         self.stop_at.is_some() || matches!(self.step, Step::Stop | Step::Check(Verb::Stop, _))
     }
 
-    /// What the handshake did to a running bus.
-    pub fn takeover(&self) -> Takeover {
+    /// What the handshake did to a running bus; `None`: nothing, or `START` has left since.
+    pub fn takeover(&self) -> Option<Takeover> {
         self.takeover
     }
 
     /// The failure of a `START` that was refused, as long as no `STATUS` has shown whether it runs all the same.
     pub fn unchecked_start(&self) -> Option<Failure> {
-        let cause = match (&self.step, self.line.outcome()) {
-            (Step::Check(Verb::Start, _), Some(Outcome::Status(Status { stopped: false, .. }))) => return None,
-            (Step::Check(Verb::Start, text), Some(Outcome::Status(_))) => Cause::Refused(text.clone()),
-            (Step::Check(Verb::Start, text), _) | (Step::Start { .. }, Some(Outcome::Refused(text))) => {
-                Cause::InDoubt(text.clone())
-            }
+        let (text, in_doubt) = match (&self.step, self.line.outcome()) {
+            (Step::Check(Verb::Start, text), Some(Outcome::Status(status))) if status.stopped => (text, false),
+            (Step::Check(Verb::Start, _), Some(Outcome::Status(_))) => return None,
+            (Step::Check(Verb::Start, text), _) | (Step::Start { .. }, Some(Outcome::Refused(text))) => (text, true),
             _ => return None,
         };
-        Some(self.failure(Verb::Start, cause))
+        Some(Failure { in_doubt, ..self.failure(Verb::Start, Outcome::Refused(text.clone())) })
     }
 
     /// Begins the handshake once the line is quiet: replies to earlier programs and to our own earlier commands must not
@@ -192,7 +187,7 @@ impl Sequencer {
         }
         let quiet = self.line.replies_until.saturating_duration_since(now).max(setup.retry.initial_quiet());
         self.line = Transaction::new(now, setup.retry.clamped(), quiet);
-        (self.setup, self.step, self.takeover) = (setup.clone(), Step::Init, Takeover::None);
+        (self.setup, self.step, self.takeover) = (setup.clone(), Step::Init, None);
         Ok(())
     }
 
@@ -266,9 +261,9 @@ impl Sequencer {
             match self.line.poll(now) {
                 Action::Wait(None) if self.is_idle() => return Ok(Action::Wait(None)),
                 Action::Wait(None) => self.begin(),
-                Action::Completed { command, outcome } => {
-                    if let Some(action) = self.on_completed(command, outcome)? {
-                        return Ok(action);
+                Action::Report(Event::Completed { command, outcome }) => {
+                    if let Some(event) = self.on_completed(command, outcome)? {
+                        return Ok(Action::Report(event));
                     }
                 }
                 // Another attempt is not worth the delay.
@@ -289,16 +284,20 @@ impl Sequencer {
     /// The command of [`Action::Send`] has left this machine, or failed to; `now` is a time after that.
     pub fn on_sent(&mut self, now: Instant, left: bool) {
         match self.step {
-            Step::TakeOver { was_running } if left => self.takeover = Takeover::StopSent { was_running },
-            Step::Start { .. } if left => self.takeover = Takeover::None,
+            Step::TakeOver { was_running } if left => self.takeover = Some(Takeover { was_running, is_stopped: false }),
+            Step::Start { .. } if left => self.takeover = None,
             _ => {}
         }
         self.line.on_sent(now, left);
     }
 
-    /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight.
-    pub fn on_line(&mut self, now: Instant, line: Line<'_>) -> bool {
-        self.line.on_line(now, line)
+    /// Takes a datagram that was read; `now` is a time after that. Returns the command that it answers, if each of its lines
+    /// is an answer to the command in flight, or to the latest before.
+    pub fn on_datagram(&mut self, now: Instant, datagram: &[u8]) -> Option<Command> {
+        let command = self.line.answerable?;
+        let answers = lines(datagram).map(|line| self.line.on_line(now, line));
+        let all_answer = answers.reduce(|all, answers| all && answers)?;
+        all_answer.then_some(command)
     }
 
     fn begin(&mut self) {
@@ -326,7 +325,7 @@ impl Sequencer {
     }
 
     /// What follows the end of a command: something to report, or the next step.
-    fn on_completed(&mut self, command: Command, outcome: Outcome) -> Result<Option<Action>, Failure> {
+    fn on_completed(&mut self, command: Command, outcome: Outcome) -> Result<Option<Event<'static>>, Failure> {
         use Outcome::{NoReply, Ok as Done, Refused};
         let step = mem::replace(&mut self.step, Step::Idle);
         // Of what STOP has overtaken only START matters.
@@ -334,73 +333,79 @@ impl Sequencer {
             return Ok(None);
         }
         // A running controller would have refused INIT.
-        if let (Step::TakeOver { .. } | Step::Init, Done, Takeover::StopSent { was_running }) =
-            (&step, &outcome, self.takeover)
-        {
-            self.takeover = Takeover::Stopped { was_running };
+        if let (Step::TakeOver { .. } | Step::Init, Done, Some(takeover)) = (&step, &outcome, &mut self.takeover) {
+            takeover.is_stopped = true;
         }
         self.step = match (step, outcome) {
             (Step::Init, Done) => Step::Filter { round: 1, number: 0 },
-            (Step::Init, Refused(text)) if self.takeover == Takeover::None => match error_number(&text) {
+            (Step::Init, Refused(text)) if self.takeover.is_none() => match error_number(&text) {
                 Some(10) => return Ok(Some(self.take_over(text, true))),
                 Some(1 | 4..=7 | 9 | 11..=22 | 25 | 27..=33) => {
-                    return Err(self.failure(command.verb, Cause::Refused(text)));
+                    return Err(self.failure(command.verb, Refused(text)));
                 }
                 _ => Step::Check(command.verb, text),
             },
             (Step::TakeOver { .. }, Done | Refused(_)) => Step::Init,
             (Step::Filter { number, .. }, Done) if number == self.setup.filters.len() => Step::Start { again: false },
             (Step::Filter { round, number }, Done) => Step::Filter { round, number: number + 1 },
-            (Step::Filter { round, number: 1.. }, Refused(text)) => {
-                if round == MAX_FILTER_ROUNDS {
-                    return Err(self.failure(command.verb, Cause::InDoubt(text)));
-                }
-                Step::Filter { round: round + 1, number: 0 }
+            (Step::Filter { round: MAX_FILTER_ROUNDS, number: 1.. }, Refused(text)) => {
+                return Err(self.in_doubt(command.verb, text));
             }
+            (Step::Filter { round, number: 1.. }, Refused(_)) => Step::Filter { round: round + 1, number: 0 },
             (Step::Start { .. } | Step::Stop, Refused(text)) => Step::Check(command.verb, text),
             // The controller is not in the state that the command causes, or needs.
             (Step::Check(verb, text), Outcome::Status(status)) if status.stopped != (verb == Verb::Stop) => {
-                return Err(self.failure(verb, Cause::Refused(text)));
+                return Err(self.failure(verb, Refused(text)));
             }
             (Step::Check(Verb::Init(_), text), outcome) => {
                 let was_running = matches!(outcome, Outcome::Status(_));
                 return Ok(Some(self.take_over(text, was_running)));
             }
             (Step::Check(verb, _), outcome @ Outcome::Status(_)) => {
-                return Ok(Some(Action::Completed { command: self.command(verb), outcome }));
+                return Ok(Some(Event::Completed { command: self.command(verb), outcome }));
             }
-            (Step::Check(verb, text), _) => return Err(self.failure(verb, Cause::InDoubt(text))),
+            (Step::Check(verb, text), _) => return Err(self.in_doubt(verb, text)),
             // A START that left may have been carried out.
             (Step::Start { .. }, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
-                return Ok(Some(Action::Completed { command, outcome }));
+                return Ok(Some(Event::Completed { command, outcome }));
             }
             (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Done) => {
-                return Ok(Some(Action::Completed { command, outcome }));
+                return Ok(Some(Event::Completed { command, outcome }));
             }
-            (_, NoReply(instead)) => return Err(self.no_reply(command.verb, instead)),
-            (_, Refused(text)) => return Err(self.failure(command.verb, Cause::Refused(text))),
+            (_, outcome @ (NoReply(_) | Refused(_))) => return Err(self.failure(command.verb, outcome)),
             _ => Step::Idle,
         };
         Ok(None)
     }
 
-    fn take_over(&mut self, text: String, was_running: bool) -> Action {
+    fn take_over(&mut self, text: String, was_running: bool) -> Event<'static> {
         self.step = Step::TakeOver { was_running };
-        Action::InitRefused { text, was_running }
+        Event::InitRefused { text, was_running }
     }
 
     fn command(&self, verb: Verb) -> Command {
         Command { channel: self.channel, verb }
     }
 
-    /// The failure of the latest command, to which nothing or only this came.
-    pub(super) fn no_reply(&self, verb: Verb, instead: Option<String>) -> Failure {
-        let Transaction { retry: RetryConfig { timeout, .. }, attempts, transmissions, .. } = self.line;
-        self.failure(verb, Cause::NoReply { transmissions, attempts, timeout, instead })
+    /// The failure of a command that may have been carried out, although it was refused with this text.
+    fn in_doubt(&self, verb: Verb, text: String) -> Failure {
+        Failure { in_doubt: true, ..self.failure(verb, Outcome::Refused(text)) }
     }
 
-    fn failure(&self, verb: Verb, cause: Cause) -> Failure {
-        let command = self.command(verb);
-        Failure { command, cause, takeover: self.takeover, gateway: None, network_error: None, has_answered: false }
+    /// The failure of a command that ended like this. What left and was not answered may have been carried out.
+    pub(super) fn failure(&self, verb: Verb, outcome: Outcome) -> Failure {
+        let Transaction { attempts, transmissions, .. } = self.line;
+        Failure {
+            command: self.command(verb),
+            in_doubt: transmissions > 0 && matches!(outcome, Outcome::NoReply(_)),
+            outcome,
+            transmissions,
+            attempts,
+            timeout: self.line.retry.timeout,
+            takeover: self.takeover,
+            gateway: None,
+            network_error: None,
+            has_answered: false,
+        }
     }
 }

@@ -60,8 +60,8 @@ impl fmt::Display for NetworkError {
             NetworkError::Create(error) => write!(f, "cannot create a UDP socket: {error}"),
             NetworkError::Bind(local, error) => write!(f, "cannot bind {local}: {error}"),
             NetworkError::Connect(gateway, error) => write!(f, "cannot reach {gateway}: {error}"),
-            NetworkError::Send(_) => f.write_str("cannot send"),
-            NetworkError::Receive(_) => f.write_str("the network reports an error"),
+            NetworkError::Send(error) => write!(f, "cannot send: {error}"),
+            NetworkError::Receive(error) => write!(f, "the network reports an error: {error}"),
         }
     }
 }
@@ -80,7 +80,7 @@ impl std::error::Error for NetworkError {
 pub(crate) fn open(local: SocketAddr, gateway: SocketAddr) -> Result<UdpSocket, NetworkError> {
     let socket = create(local, gateway)?;
     raise_receive_buffer(&socket);
-    bind(&socket, local)?;
+    socket.bind(&local.into()).map_err(|error| NetworkError::Bind(local, error))?;
     socket.connect(&gateway.into()).map_err(|error| NetworkError::Connect(gateway, error))?;
     Ok(socket.into())
 }
@@ -96,7 +96,7 @@ pub(crate) fn open_send_only(local: SocketAddr, gateway: SocketAddr) -> Result<U
     if local.ip().is_unspecified() {
         socket.set_reuse_port(true).map_err(NetworkError::Create)?;
     }
-    bind(&socket, local)?;
+    socket.bind(&local.into()).map_err(|error| NetworkError::Bind(local, error))?;
     Ok(socket.into())
 }
 
@@ -114,9 +114,8 @@ pub(crate) fn source_address(mut local: SocketAddr, gateway: SocketAddr) -> io::
 
 /// Whether this machine no longer has the address of `local`, and would speak to the gateway from another one. One sign
 /// alone does not show that: an IPv6 link that is down, or still checks for duplicates, cannot be bound either.
-pub(crate) fn address_is_lost(mut local: SocketAddr, gateway: SocketAddr) -> bool {
-    local.set_port(0);
-    let is_gone = UdpSocket::bind(local).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
+pub(crate) fn address_is_lost(local: SocketAddr, gateway: SocketAddr) -> bool {
+    let is_gone = source_address(local, gateway).is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable);
     is_gone && source_address(wildcard(gateway, 0), gateway).is_ok_and(|source| source != local.ip())
 }
 
@@ -155,8 +154,4 @@ fn raise_receive_buffer(socket: &Socket) {
         // A small buffer is no reason to fail.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
-}
-
-fn bind(socket: &Socket, local: SocketAddr) -> Result<(), NetworkError> {
-    socket.bind(&local.into()).map_err(|error| NetworkError::Bind(local, error))
 }

@@ -21,7 +21,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::command::{Command, Verb};
-use super::event::{Action, Outcome};
+use super::event::{Action, Event, Outcome};
 use super::reply::{Line, is_of, is_reply};
 use crate::text::escape_truncated;
 
@@ -158,7 +158,7 @@ impl Transaction {
         }
         let outcome = mem::replace(&mut in_flight.outcome, Outcome::NoReply(None));
         self.in_flight = None;
-        Action::Completed { command, outcome }
+        Action::Report(Event::Completed { command, outcome })
     }
 
     /// The command of [`Action::Send`] has left this machine, or failed to; `now` is a time after that. With nothing in
@@ -177,7 +177,7 @@ impl Transaction {
 
     /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight, or
     /// to the latest before; an `R ok` may just as well be a neighbour's then.
-    pub fn on_line(&mut self, now: Instant, line: Line<'_>) -> bool {
+    pub fn on_line(&mut self, now: Instant, line: &[u8]) -> bool {
         let Some(command) = self.answerable else { return false };
         let answer = answer_to(command, line);
         let Some(in_flight) = &mut self.in_flight else {
@@ -206,18 +206,14 @@ impl Transaction {
 }
 
 /// The answer that a line is to `command`; else the line as text, unless it is a frame of that CAN port.
-fn answer_to(command: Command, line: Line<'_>) -> Result<Outcome, Option<String>> {
-    match line {
+fn answer_to(command: Command, line: &[u8]) -> Result<Outcome, Option<String>> {
+    match Line::classify(line) {
         Line::Status(status) if command.verb == Verb::Status && command.channel == status.channel => {
             Ok(Outcome::Status(status))
         }
-        Line::Status(status) if command.channel == status.channel => {
-            Err(Some(format!("R CAN {} (an answer to STATUS)", status.channel)))
-        }
-        Line::Status(status) => Err(Some(format!("R CAN {} (another CAN port)", status.channel))),
         Line::Ok => Ok(Outcome::Ok),
-        Line::Refused(text) => Ok(Outcome::Refused(escape_truncated(text))),
-        Line::Frame(line) if is_of(line, command.channel) => Err(None),
-        Line::Frame(text) | Line::Event(text) | Line::Unknown(text) => Err(Some(escape_truncated(text))),
+        Line::Refused => Ok(Outcome::Refused(escape_truncated(line))),
+        Line::Frame if is_of(line, command.channel) => Err(None),
+        Line::Status(_) | Line::Frame | Line::Event | Line::Unknown => Err(Some(escape_truncated(line))),
     }
 }

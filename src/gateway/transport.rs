@@ -38,7 +38,7 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn is_woken(&self) -> bool;
     fn local_addr(&self) -> io::Result<SocketAddr>;
     /// Whether this machine no longer has the local address, and would speak to the gateway from another one.
-    fn address_is_lost(&self) -> bool;
+    fn address_is_lost(&self, gateway: SocketAddr) -> bool;
     /// What the kernel has dropped since the socket was opened.
     fn drops(&mut self) -> Drops;
     /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
@@ -51,7 +51,6 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Udp {
     endpoint: Arc<Endpoint>,
-    gateway: SocketAddr,
     drops: DropCounter,
     port_is_shared: bool,
     is_nonblocking: bool,
@@ -82,17 +81,11 @@ impl Waker {
     pub fn wake(&self) {
         let Some(endpoint) = self.0.upgrade() else { return };
         let (lock, woken) = &endpoint.woken;
-        let guard = lock.lock();
+        let _guard = lock.lock();
         // Set the flag before the shutdown, so that a reader that wakes sees it.
         endpoint.is_woken.store(true, SeqCst);
         woken.notify_all();
-        drop(guard);
         let _ = SockRef::from(&endpoint.socket).shutdown(Shutdown::Read);
-    }
-
-    /// Whether the connection was woken.
-    pub fn is_woken(&self) -> bool {
-        self.0.upgrade().is_some_and(|endpoint| endpoint.is_woken.load(SeqCst))
     }
 }
 
@@ -101,15 +94,7 @@ impl Udp {
         let socket = socket::open(local, gateway)?;
         let drops = DropCounter::new(&socket);
         let endpoint = Arc::new(Endpoint { socket, is_woken: AtomicBool::new(false), woken: Default::default() });
-        Ok(Udp {
-            endpoint,
-            gateway,
-            drops,
-            port_is_shared: false,
-            is_nonblocking: false,
-            read_timeout: None,
-            timed_out: false,
-        })
+        Ok(Udp { endpoint, drops, port_is_shared: false, is_nonblocking: false, read_timeout: None, timed_out: false })
     }
 }
 
@@ -178,8 +163,8 @@ impl Transport for Udp {
         self.endpoint.socket.local_addr()
     }
 
-    fn address_is_lost(&self) -> bool {
-        self.local_addr().is_ok_and(|local| socket::address_is_lost(local, self.gateway))
+    fn address_is_lost(&self, gateway: SocketAddr) -> bool {
+        self.local_addr().is_ok_and(|local| socket::address_is_lost(local, gateway))
     }
 
     fn drops(&mut self) -> Drops {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Busy, Cause, Outcome, Verb};
+use can_udp::gateway::{Busy, Outcome, Verb};
 use can_udp::{Connection, Event};
 
 use crate::simulator::{Gateway, Reaction};
@@ -101,7 +101,8 @@ fn start_refused_after_data_is_a_failure() {
     assert!(matches!(bus.next_event(deadline), Event::Datagram(b"M 1 CSD 100 55\n")));
     let failure = wait_for(&mut bus, failed);
     assert_eq!(failure.command.verb, Verb::Start);
-    assert_eq!(failure.cause, Cause::Refused("R ERR 3 start failed".to_owned()));
+    assert_eq!(failure.outcome, Outcome::Refused("R ERR 3 start failed".to_owned()));
+    assert!(!failure.in_doubt);
 }
 
 #[test]
@@ -116,5 +117,6 @@ fn refused_start_that_stop_overtakes_is_a_failure() {
     bus.begin_stop();
     let failure = wait_for(&mut bus, failed);
     assert_eq!(failure.command.verb, Verb::Start);
-    assert_eq!(failure.cause, Cause::InDoubt("R ERR 3 start failed".to_owned()));
+    assert_eq!(failure.outcome, Outcome::Refused("R ERR 3 start failed".to_owned()));
+    assert!(failure.in_doubt);
 }

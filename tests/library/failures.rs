@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use can_udp::gateway::{Cause, CommandError, Failure, NetworkError, Takeover};
+use can_udp::gateway::{CommandError, Failure, NetworkError, Outcome};
 use can_udp::{Channel, Connection, Setup};
 
 use crate::simulator::{Gateway, Reaction};
@@ -30,7 +30,8 @@ fn missing_reply_names_gateway_attempts_and_what_came_instead() {
 fn refusal_names_its_number_and_the_bus_that_was_stopped() {
     let gateway = Gateway::builder().running(true).refuse("CAN 1 FILTER CLEAR", "R ERR 9 invalid type").start();
     let failure = failure(&gateway, &setup(500, 3));
-    assert_eq!(failure.takeover, Takeover::Stopped { was_running: true });
+    let takeover = failure.takeover.expect("STOP was sent");
+    assert!(takeover.was_running && takeover.is_stopped, "{takeover:?}");
     assert_eq!(failure.error_number(), Some(9));
     let expected = format!("the gateway refused CAN 1 FILTER CLEAR: R ERR 9 invalid type ({})", gateway.address());
     assert_eq!(failure.to_string(), expected);
@@ -52,7 +53,8 @@ fn zero_timeout_counts_as_one_millisecond() {
     let began = Instant::now();
     let failure = failure(&gateway, &setup(0, ATTEMPTS));
     assert!(began.elapsed() > Duration::from_millis(ATTEMPTS.into()), "{:?}", began.elapsed());
-    assert!(matches!(failure.cause, Cause::NoReply { transmissions: ATTEMPTS, .. }), "{failure:?}");
+    assert!(matches!(failure.outcome, Outcome::NoReply(_)), "{failure:?}");
+    assert_eq!(failure.transmissions, ATTEMPTS);
 }
 
 #[test]
@@ -61,6 +63,6 @@ fn refused_filter_ends_after_four_rounds_whatever_the_attempts() {
     let mut bus = open(&gateway);
     bus.begin_start(&setup(500, u32::MAX)).expect("it is idle");
     let failure = wait_for(&mut bus, failed);
-    assert!(matches!(failure.cause, Cause::InDoubt(_)), "{failure:?}");
+    assert!(matches!(failure.outcome, Outcome::Refused(_)) && failure.in_doubt, "{failure:?}");
     assert_eq!(count(&gateway, "CAN 1 FILTER ADD"), 4);
 }

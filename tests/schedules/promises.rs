@@ -1,7 +1,7 @@
 //! What must hold in every schedule.
 
 use can_udp::gateway::reply::{Line, Status};
-use can_udp::gateway::{Cause, Command, Failure, Takeover, Verb};
+use can_udp::gateway::{Command, Failure, Outcome, Verb};
 
 use crate::case::{Before, Plan};
 use crate::network::SETTLE;
@@ -104,7 +104,7 @@ impl Promises {
     }
 
     /// The sequencer took this line for an answer to the command in flight.
-    pub fn on_answer(&mut self, reply: &Reply, line: Line<'_>, command: Command) {
+    pub fn on_answer(&mut self, reply: &Reply, line: Line, command: Command) {
         self.expect(reply.number == self.number, "an answer is credited to its own command");
         self.answered = Some(self.number);
         match (command.verb, line) {
@@ -119,10 +119,10 @@ impl Promises {
     }
 
     /// A line was read while nothing is in flight.
-    pub fn on_unawaited(&mut self, reply: &Reply, line: Line<'_>, taken: bool) {
+    pub fn on_unawaited(&mut self, reply: &Reply, line: Line, taken: bool) {
         let is_ours = reply.number > 0 || self.neighbour_acted;
         self.expect(!taken || is_ours && reply.text != "R ok", "what is recognised may answer a command given up");
-        let tells = matches!(line, Line::Refused(_) | Line::Status(_));
+        let tells = matches!(line, Line::Refused | Line::Status(_));
         let answers = tells && self.given_up.is_some_and(|number| reply.number >= number);
         self.expect(taken || !answers, "the answer to a command that was given up is recognised");
     }
@@ -131,8 +131,10 @@ impl Promises {
     pub fn on_unchecked_start(&mut self, failure: Option<Failure>) {
         self.expect(failure.is_some() == self.start_is_refused, "every refused START is reported, and no other");
         let is_honest = failure.is_none_or(|failure| {
-            let is_checked = self.status_says_stopped && matches!(failure.cause, Cause::Refused(_));
-            failure.command.verb == Verb::Start && (is_checked || matches!(failure.cause, Cause::InDoubt(_)))
+            let is_checked = self.status_says_stopped && failure.is_refused();
+            failure.command.verb == Verb::Start
+                && matches!(failure.outcome, Outcome::Refused(_))
+                && (is_checked || failure.in_doubt)
         });
         self.expect(is_honest, "a START that was not checked is in doubt");
         self.start_is_refused = false;
@@ -228,13 +230,10 @@ impl Session<'_> {
         let promises = &mut self.promises;
         let stop_has_left = promises.takeover_stop_left && promises.starts_left == 0;
         let takeover = self.sequencer.takeover();
-        promises.expect(
-            (takeover != Takeover::None) == stop_has_left,
-            "takeover() says whether STOP left and no START since",
-        );
-        let says_stopped = matches!(takeover, Takeover::Stopped { .. });
+        promises.expect(takeover.is_some() == stop_has_left, "takeover() says whether STOP left and no START since");
+        let says_stopped = takeover.is_some_and(|takeover| takeover.is_stopped);
         let is_stopped = !self.world.is_running() || self.world.facts.neighbour_at.is_some();
-        promises.expect(!says_stopped || is_stopped, "takeover() says Stopped only if the bus is");
+        promises.expect(!says_stopped || is_stopped, "takeover() says stopped only if the bus is");
     }
 
     pub fn check_end(&mut self) {

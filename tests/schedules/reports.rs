@@ -1,6 +1,6 @@
 //! What the sequencer reports is true of the gateway, or says that it is in doubt.
 
-use can_udp::gateway::{Cause, Command, Failure, Outcome, Verb};
+use can_udp::gateway::{Command, Failure, Outcome, Verb};
 
 use crate::network::{SETTLE, TIMEOUT};
 use crate::promises::{Promises, Sending};
@@ -82,46 +82,47 @@ impl Session<'_> {
             Verb::Init(_) => init,
             _ => latest,
         };
-        let (is_true, promise) = match (&failure.cause, verb) {
-            (Cause::NoReply { transmissions, .. }, Verb::Start) => (
-                promises.starts_left < promises.starts_allowed && *transmissions == 0,
+        let (is_true, promise) = match (&failure.outcome, failure.in_doubt, verb) {
+            (Outcome::NoReply(_), _, Verb::Start) => (
+                promises.starts_left < promises.starts_allowed && failure.transmissions == 0,
                 "a START that failed without reply never left",
             ),
-            (Cause::NoReply { transmissions, .. }, _) => (
-                promises.attempts == self.case.attempts && promises.transmissions == *transmissions,
+            (Outcome::NoReply(_), _, _) => (
+                promises.attempts == self.case.attempts && promises.transmissions == failure.transmissions,
                 "no reply is reported only after `attempts` attempts, with those that left",
             ),
-            (Cause::Refused(_), Verb::Init(_)) => (
+            (Outcome::Refused(_), false, Verb::Init(_)) => (
                 facts.initialised_by != Some(init.number)
                     || self.is_excused(init.first_at)
                     || self.case.refusal.as_ref().is_some_and(|refusal| refusal.times == 1),
                 "an INIT that is reported refused was not carried out",
             ),
-            (Cause::Refused(_), Verb::FilterClear) => (
+            (Outcome::Refused(_), false, Verb::FilterClear) => (
                 facts.neighbour_at.is_some() || refusal_of("FILTER CLEAR"),
                 "FILTER CLEAR is not refused by a stopped controller",
             ),
-            (Cause::Refused(_), Verb::FilterAdd(_)) => (false, "a failed FILTER ADD is in doubt"),
-            (Cause::Refused(_), Verb::Start) => (
+            (Outcome::Refused(_), false, Verb::FilterAdd(_)) => (false, "a failed FILTER ADD is in doubt"),
+            (Outcome::Refused(_), false, Verb::Start) => (
                 facts.started_by != Some(start.number) || self.is_excused(start.first_at),
                 "a START that is reported refused was not carried out",
             ),
-            (Cause::Refused(_), Verb::Stop) => {
+            (Outcome::Refused(_), false, Verb::Stop) => {
                 (self.world.is_running() || self.is_excused(stop.first_at), "a bus whose STOP is reported refused runs")
             }
-            (Cause::InDoubt(_), Verb::FilterAdd(_)) => (promises.rounds == 4, "the filters are set 4 times"),
-            (Cause::InDoubt(_), Verb::Start) => {
+            (Outcome::Refused(_), true, Verb::FilterAdd(_)) => (promises.rounds == 4, "the filters are set 4 times"),
+            (Outcome::Refused(_), true, Verb::Start) => {
                 (promises.start_is_refused, "a START in doubt was refused, and no STATUS said that it runs")
             }
-            (Cause::InDoubt(_), Verb::Stop) => (true, ""),
+            (Outcome::Refused(_), true, Verb::Stop) => (true, ""),
             _ => (false, "nothing else fails"),
         };
-        let is_final = !matches!((&failure.cause, verb), (Cause::Refused(_), Verb::Init(_)))
+        let is_final = !(failure.is_refused() && matches!(verb, Verb::Init(_)))
             || self.case.parameter_is_wrong()
             || promises.status_says_stopped
             || promises.takeover_stop_left;
         let (is_start, is_stop) = (verb == Verb::Start, verb == Verb::Stop);
-        let cannot_be_checked = matches!(failure.cause, Cause::InDoubt(_))
+        let cannot_be_checked = matches!(failure.outcome, Outcome::Refused(_))
+            && failure.in_doubt
             && (is_start && (!self.case.knows_status || promises.stop_begun())
                 || is_stop && (!self.case.knows_status || self.world.is_uninitialised()));
         let excused = cannot_be_checked || self.case.is_hopeless(promises.faults) || promises.neighbour_acted;
@@ -131,7 +132,7 @@ impl Session<'_> {
         self.promises.expect(is_final, "INIT is final for a parameter, a stopped controller, or after STOP");
         self.promises.expect(!was_ok, "an R ok stands");
         self.promises.expect(!few_losses || excused, "fewer losses than attempts never end a session");
-        if let Cause::NoReply { .. } = failure.cause {
+        if let Outcome::NoReply(_) = failure.outcome {
             self.check_no_reply();
         }
         if is_start {

@@ -3,10 +3,10 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use can_udp::Setup;
 use can_udp::gateway::reply::Line;
 use can_udp::gateway::sequencer::{Action, Sequencer};
 use can_udp::gateway::{Command, Failure, Outcome, RetryConfig, Verb};
+use can_udp::{Event, Setup};
 
 use crate::case::{Case, Plan};
 use crate::choices::Choices;
@@ -144,8 +144,8 @@ impl<'a> Session<'a> {
                 self.check_send(command, attempt, overtakes);
                 self.send(command);
             }
-            Ok(Action::InitRefused { text, was_running }) => self.check_init_refused(&text, was_running),
-            Ok(Action::Completed { command, outcome }) => self.on_completed(command, &outcome),
+            Ok(Action::Report(Event::InitRefused { text, was_running })) => self.check_init_refused(&text, was_running),
+            Ok(Action::Report(Event::Completed { command, outcome })) => self.on_completed(command, &outcome),
             Ok(other) => unreachable!("{other:?}"),
             Err(failure) => self.on_failure(&failure),
         }
@@ -237,7 +237,7 @@ impl<'a> Session<'a> {
         let reply = self.world.inbox.remove(0);
         let line = Line::classify(reply.text.as_bytes());
         let in_flight = self.sequencer.in_flight();
-        let taken = self.sequencer.on_line(self.now(), line);
+        let taken = self.sequencer.on_datagram(self.now(), reply.text.as_bytes()).is_some();
         self.promises.log(|| format!("{}: {} (taken: {taken})", self.world.now, reply.text));
         self.promises.on_reply(&reply);
         match in_flight {

@@ -201,7 +201,7 @@ impl Transport for Door {
         Ok(SocketAddr::from(([10, 8, 0, 7], 5000)))
     }
 
-    fn address_is_lost(&self) -> bool {
+    fn address_is_lost(&self, _gateway: SocketAddr) -> bool {
         self.0.enter(COST);
         let mut world = self.0.world();
         let (now, lost) = (world.now, world.truth().address_lost);

@@ -1,26 +1,22 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
 use super::{host, network_error, vendor_port};
-use crate::gateway::{Cause, Command, Failure, Takeover, Verb};
+use crate::gateway::{Command, Failure, Outcome, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
 pub(crate) fn failure(failure: &Failure) -> String {
-    let hint = match &failure.cause {
-        Cause::NoReply { .. } => no_reply(failure),
-        Cause::Refused(_) => refusal(failure.command, failure.error_number(), false),
-        Cause::InDoubt(_) => refusal(failure.command, failure.error_number(), true),
-    };
+    let hint = if let Outcome::NoReply(_) = failure.outcome { no_reply(failure) } else { refusal(failure) };
     format!("{failure}; {hint}{}", takeover(failure.takeover))
 }
 
 /// What a failed handshake did to a bus that was running.
-pub(crate) fn takeover(takeover: Takeover) -> &'static str {
+pub(crate) fn takeover(takeover: Option<Takeover>) -> &'static str {
     match takeover {
-        Takeover::StopSent { was_running: true } => "; the bus was running, and STOP was sent: it may be stopped now",
-        Takeover::Stopped { was_running: true } => "; the bus was running and is stopped now",
-        Takeover::StopSent { .. } => "; STOP was sent: if the bus was running, it may be stopped now",
-        Takeover::Stopped { .. } => "; STOP was sent: if the bus was running, it is stopped now",
-        _ => "",
+        Some(Takeover { was_running: true, is_stopped: true }) => "; the bus was running and is stopped now",
+        Some(Takeover { was_running: true, .. }) => "; the bus was running, and STOP was sent: it may be stopped now",
+        Some(Takeover { is_stopped: true, .. }) => "; STOP was sent: if the bus was running, it is stopped now",
+        Some(_) => "; STOP was sent: if the bus was running, it may be stopped now",
+        None => "",
     }
 }
 
@@ -36,9 +32,10 @@ fn no_reply(failure: &Failure) -> String {
     }
 }
 
-/// What a refusal means. `in_doubt`: the command may have been carried out all the same.
-fn refusal(Command { channel, verb }: Command, number: Option<u32>, in_doubt: bool) -> String {
-    let hint = match (number, verb) {
+/// What a refusal means.
+fn refusal(failure: &Failure) -> String {
+    let (Command { channel, verb }, in_doubt) = (failure.command, failure.in_doubt);
+    let hint = match (failure.error_number(), verb) {
         (Some(12), _) => return format!("this gateway has no such CAN port; check --channel ({channel})"),
         (_, Verb::Start) if in_doubt => {
             return "it is in doubt whether the bus was started; run again".to_owned();

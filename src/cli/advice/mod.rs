@@ -13,7 +13,7 @@ pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 
 use crate::cli::address::{Address, DEFAULT_PORT, Resolved};
-use crate::gateway::{Cause, Failure, NetworkError};
+use crate::gateway::{Failure, NetworkError, Outcome};
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
 const VENDOR_PORT: u16 = 19228;
@@ -60,7 +60,7 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
 
 /// What else a name could mean whose address has not answered.
 pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
-    if others.is_empty() || failure.has_answered || !matches!(failure.cause, Cause::NoReply { .. }) {
+    if others.is_empty() || failure.has_answered || !matches!(failure.outcome, Outcome::NoReply(_)) {
         return String::new();
     }
     let others: Vec<String> = others.iter().map(|other| host(*other)).collect();

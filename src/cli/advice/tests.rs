@@ -3,7 +3,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
 use super::*;
-use crate::gateway::{Channel, Command, Takeover, Verb};
+use crate::gateway::{Channel, Command, Verb};
 
 /// The loopback interface has number 1.
 fn link_local(port: u16) -> SocketAddr {
@@ -23,10 +23,11 @@ fn advice_about_a_link_local_address_keeps_its_zone() {
 
 #[test]
 fn only_ports_below_1024_are_said_to_need_root() {
+    let gateway = link_local(5000);
     for (port, is_low) in [(0, false), (80, true), (1023, true), (1024, false), (5000, false)] {
         let denied = NetworkError::Bind(([0, 0, 0, 0], port).into(), io::Error::from(ErrorKind::PermissionDenied));
-        let explained = network_error(link_local(5000), &denied, false);
-        assert_eq!(explained.contains("below 1024"), is_low, "{explained}");
+        let message = network_error(gateway, &denied, false);
+        assert_eq!(message.contains("below 1024"), is_low, "{message}");
     }
 }
 
@@ -34,19 +35,22 @@ fn only_ports_below_1024_are_said_to_need_root() {
 fn other_addresses_of_a_name_are_named_after_no_reply() {
     let target = crate::cli::address::parse_target("gw1:5000").expect("a target");
     let others = [SocketAddr::from(([10, 8, 0, 109], 5000)), link_local(5000)];
-    let failure = |cause| Failure {
+    let failure = |outcome| Failure {
         command: Command { channel: Channel::DEFAULT, verb: Verb::Stop },
-        cause,
-        takeover: Takeover::None,
+        outcome,
+        in_doubt: false,
+        transmissions: 3,
+        attempts: 3,
+        timeout: Duration::from_secs(1),
+        takeover: None,
         gateway: None,
         network_error: None,
         has_answered: false,
     };
-    let no_reply =
-        failure(Cause::NoReply { transmissions: 3, attempts: 3, timeout: Duration::from_secs(1), instead: None });
+    let no_reply = failure(Outcome::NoReply(None));
     assert_eq!(other_addresses(&no_reply, &target, &others), "; gw1 also has 10.8.0.109, fe80::1%lo");
     assert_eq!(other_addresses(&no_reply, &target, &[]), "");
     assert_eq!(other_addresses(&Failure { has_answered: true, ..no_reply }, &target, &others), "");
-    let refused = failure(Cause::Refused("R ERR 10".into()));
+    let refused = failure(Outcome::Refused("R ERR 10".into()));
     assert_eq!(other_addresses(&refused, &target, &others), "");
 }

@@ -8,7 +8,7 @@ use super::{CHECK_INTERVAL, EXITED, Session, Stage};
 use crate::cli::advice;
 use crate::cli::console::Content;
 use crate::cli::losses;
-use crate::gateway::{Cause, Command, Failure, NetworkError, Outcome, Verb};
+use crate::gateway::{Command, Failure, NetworkError, Outcome, Verb};
 
 impl Session<'_> {
     pub(super) fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
@@ -138,34 +138,27 @@ impl Session<'_> {
     /// A `START` or `STOP` has failed after the stream has begun.
     pub(super) fn on_failure(&mut self, mut failure: Failure) {
         let now = self.bus.read_up_to();
-        match failure.cause {
-            Cause::Refused(text) if failure.command.verb == Verb::Start && self.known.answers_differ() => {
-                failure.cause = Cause::InDoubt(text);
-            }
-            cause => failure.cause = cause,
-        }
-        let is_refused = matches!(failure.cause, Cause::Refused(_));
+        let is_answered = matches!(failure.outcome, Outcome::Refused(_));
+        failure.in_doubt |= is_answered && failure.command.verb == Verb::Start && self.known.answers_differ();
         let message = advice::failure(&failure);
         if failure.command.verb == Verb::Stop {
-            match failure.cause {
-                // STATUS has said so, or none has left.
-                Cause::Refused(_) | Cause::NoReply { transmissions: 0, .. } => {}
-                _ => self.known.on_doubt(now),
+            if failure.in_doubt {
+                self.known.on_doubt(now);
             }
             self.failures.push(anyhow!(message));
             return self.drain();
         }
-        match failure.cause {
-            Cause::Refused(_) => self.known.on_start_refused(),
-            // A check that the shutdown has cut short says nothing against a frame.
-            Cause::InDoubt(_) if self.stage != Stage::Streaming && self.known.has_frames() => {}
-            Cause::InDoubt(_) if !self.known.has_frame_since_asked() => self.known.on_doubt(now),
-            _ => {}
+        // A check that the shutdown has cut short says nothing against a frame.
+        let is_cut_short = self.stage != Stage::Streaming && self.known.has_frames();
+        if failure.is_refused() {
+            self.known.on_start_refused();
+        } else if failure.in_doubt && !is_cut_short && !self.known.has_frame_since_asked() {
+            self.known.on_doubt(now);
         }
-        if self.known.has_frames() && !is_refused {
+        if self.known.has_frames() && !failure.is_refused() {
             self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
         // A START that repairs ends nothing by its failure.
-        } else if self.known.repairs > 0 || matches!(failure.cause, Cause::NoReply { .. }) {
+        } else if self.known.repairs > 0 || !is_answered {
             if self.stage == Stage::Streaming {
                 self.messages.warn(format_args!("{message}; still listening"));
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use super::*;
-use crate::gateway::{Cause, Filter, SETTLE};
+use crate::gateway::{Filter, SETTLE};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
@@ -306,7 +306,7 @@ impl Transport for Shared {
         Ok(GATEWAY)
     }
 
-    fn address_is_lost(&self) -> bool {
+    fn address_is_lost(&self, _gateway: SocketAddr) -> bool {
         false
     }
 
@@ -389,18 +389,17 @@ fn session(
             let is_stopped = !lock(world).running && !lock(world).may_start();
             lock(world).expect(is_stopped, "a bus whose STOP is confirmed is stopped, and stays so");
         }
-        Err(CommandError::Failed(failure)) => {
+        Err(failure) => {
             tally.unconfirmed += 1;
             check_failure(world, &failure);
         }
-        Err(error) => lock(world).expect(false, &error.to_string()),
     }
 }
 
 fn check_failure(world: &Shared, failure: &Failure) {
-    match (&failure.cause, failure.command.verb) {
-        (Cause::NoReply { .. }, _) => check_no_reply(world),
-        (Cause::Refused(_), verb @ (Verb::Start | Verb::Stop)) => {
+    match (&failure.outcome, failure.command.verb) {
+        (Outcome::NoReply(_), _) => check_no_reply(world),
+        (Outcome::Refused(_), verb @ (Verb::Start | Verb::Stop)) if !failure.in_doubt => {
             let is_true = lock(world).running == (verb == Verb::Stop);
             lock(world).expect(is_true, "a refusal that is reported is true");
         }
