@@ -32,22 +32,23 @@
 //!
 //! `cli` (default): the two programs. Without it (`default-features = false`) the crate needs socket2 alone.
 
-// The way of a datagram:
+// The path of a datagram:
 //
-// gateway --UDP--> transport -> connection -> session -> printer -> format -> spool -> stdout thread --> stdout
-//                                   \-> sequencer, transaction: replies in, commands out --UDP--> gateway
+// gateway --UDP--> transport -> connection -> session -> console -> printer -> spool -> stdout thread --> stdout
+//                                  |                                   \-> format: into bytes
+//                                  \-> sequencer, transaction: replies in, commands out --UDP--> gateway
 //
 // * gateway: connection is the loop; it reads, feeds the state machines sequencer (which command follows which outcome) and
-//   transaction (one command and its answer), and sends what they want sent. Its one door to the world is transport.
-// * format: one frame into bytes.
-// * output counts and encodes datagrams and writes them to stdout on a thread of its own, so that the loop never waits for a
-//   slow reader.
-// * cli is the two programs. Its session decides what follows from each event; bus is what is known, and every hint and
-//   remedy is in advice.
+//   transaction (one command and its answer), and sends what they want sent. A session's one door to the world is transport.
+// * format: datagrams and frames into bytes.
+// * output counts datagrams, has them encoded, and writes them to stdout on a thread of its own, so that the loop never waits
+//   for a slow reader.
+// * cli is the two programs. Its session decides what follows from each event; bus is what is known, and hints about
+//   what the gateway and the network do are in advice.
 //
 // Imports point one way, from cli over output and format to gateway.
 
-// What only the programs use is not worth an attribute each.
+// Without the programs, what only they use is dead code; an attribute for each item would say no more.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 #[cfg(not(target_os = "linux"))]

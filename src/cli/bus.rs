@@ -1,4 +1,4 @@
-//! What is known of the bus and the gateway, each fact with its time, and what may be said of it. No socket, no clock.
+//! What is known of the bus and the gateway, and when it was learned, and what may be said of it. No socket, no clock.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::format::controller::StateChange;
 use crate::gateway::Outcome;
 use crate::gateway::reply::{Status, is_reply};
 
-/// How old the latest sign of a running bus may be for the sentence that it still runs.
+/// The maximum age of the latest sign of a running bus with which "the bus still runs" may be said.
 const MAX_SIGN_AGE: Duration = Duration::from_secs(5);
 
 /// How many times `START` is sent again.
@@ -23,7 +23,7 @@ pub(crate) struct Bus {
     last_frame: Option<Instant>,
     /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
     runs: Option<Instant>,
-    /// The latest sign that it may not: a `STATUS` or none, an error of the network, a `STOP` that was not confirmed.
+    /// The latest sign that it may not: an answer to `STATUS` or that none came, an error of the network, a `STOP` that was not confirmed.
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
@@ -192,7 +192,7 @@ impl Bus {
         self.stopped.is_some() && self.stopped == self.runs
     }
 
-    /// That answer, if it is a reply of unknown form.
+    /// The answer to the latest `STATUS`, if it is a reply of unknown form.
     pub fn unknown_answer(&self) -> Option<&str> {
         match self.outcome.as_ref()? {
             Outcome::Ok => Some("R ok"),

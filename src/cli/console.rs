@@ -1,4 +1,4 @@
-//! What a datagram says: onto stdout what belongs there, onto stderr what concerns the operator.
+//! Puts what belongs there of a datagram onto stdout, and what concerns the operator onto stderr.
 
 use std::time::Instant;
 

@@ -25,10 +25,10 @@ use crate::output::printer::Printer;
 use crate::output::spool::Spool;
 use crate::output::stdout::{Found, Stdout};
 
-/// How late datagrams are read at most, so that several are read at once.
+/// The longest time that datagrams wait in the socket's queue, so that several are read at once.
 const MAX_REST: Duration = Duration::from_millis(4);
 
-/// The same into a regular file, which is not read by the millisecond. If a flood of 300,000 datagrams a second begins during
+/// The same into a regular file, which nobody watches by the millisecond. If a flood of 300,000 datagrams a second begins during
 /// the rest, a receive buffer of 4 MiB has room for it and for a late wake-up.
 const MAX_REST_INTO_FILE: Duration = Duration::from_millis(33);
 
@@ -36,7 +36,7 @@ const MAX_REST_INTO_FILE: Duration = Duration::from_millis(33);
 /// Prints messages on stderr; returns the exit code.
 ///
 /// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, permanently. Such a signal ends the whole process at
-/// once, with exit code 130, unless it is the first one while the stream runs.
+/// once, with exit code 130, unless it is the first one after the handshake has begun.
 pub fn run(options: &ListenOptions) -> ExitCode {
     let verbosity = match (options.quiet, options.verbose) {
         (true, _) => Verbosity::Quiet,
@@ -66,7 +66,7 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let mut bus = Connection::open(local, gateway, channel)
         .map_err(|error| anyhow!(advice::network_error(gateway, &error, false)))?;
     let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
-    // Before the first message, which may follow what the file holds.
+    // Before the session's first message, which may lead to the same file.
     let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
     let stdout = Stdout::open(file.into(), options.format)
         .context("cannot continue the file on stdout; write to another one")?;

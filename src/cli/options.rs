@@ -215,7 +215,7 @@ pub fn parse<T: Parser>() -> T {
             error = T::command().error(ErrorKind::InvalidUtf8, format!("the variable {variable} is not UTF-8 text"));
         }
         if error.get(ContextKind::Usage).is_some() {
-            // That of the error lists options as required whose variables are set.
+            // The error's own usage lists options as required whose variables are set.
             error.insert(ContextKind::Usage, ContextValue::StyledStr(T::command().render_usage()));
         }
         error.exit()

@@ -1,4 +1,5 @@
-//! Runs one session: handshake, stream, shutdown, in one loop on the main thread, from the first `INIT` to the last `STOP`.
+//! Runs one session: handshake, stream, shutdown, in one loop on the main thread, from the first `INIT` to the end, or to the
+//! `STOP` that is asked for.
 //! [`Connection`] says what happened, [`Bus`] what is known, [`Silence`] when to ask; what follows from each event is in
 //! `events`.
 
@@ -19,17 +20,17 @@ use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
-use crate::gateway::{Connection, Drops, Event, Takeover, Verb};
+use crate::gateway::{Connection, Drops, Event, Takeover};
 
 mod events;
 
 /// How often the terminal is checked, where that is needed, and losses are looked for while data comes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a second signal says first, while the output is not written.
+/// How the message of a second signal begins while the output is being written.
 const EXITED: &str = "exited; any unwritten output was discarded";
 
-/// A session. What it needs and can fail to acquire is acquired before `INIT` is sent.
+/// A session. Everything that can fail is acquired before `INIT` is sent.
 pub(crate) struct Session<'a> {
     options: &'a ListenOptions,
     /// Further addresses of the gateway's name.
@@ -52,7 +53,7 @@ pub(crate) struct Session<'a> {
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
-    /// A `STATUS` that came late, and what was read before it.
+    /// An answer to `STATUS` that came late, and when it was read.
     late_status: Option<(Instant, Status)>,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,
@@ -139,7 +140,7 @@ impl<'a> Session<'a> {
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(_) => self.on_network_error(),
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
-                Event::Woken if self.stage == Stage::Starting => return Exit::Quit(self.quit_message()),
+                Event::Woken if self.stage == Stage::Starting => return Exit::Quit(self.handshake_exit()),
                 Event::Woken => self.begin_shutdown(),
                 Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => return self.finish(),
                 Event::Timeout => self.on_timeout(),
@@ -163,7 +164,7 @@ impl<'a> Session<'a> {
         next.into_iter().chain(terminal).min()
     }
 
-    /// When the last frame came; before any, when `START` was sent.
+    /// When the last frame came; before any, when `START` was first sent.
     fn last_data(&self) -> Instant {
         self.known.last_data().unwrap_or_else(|| self.bus.now())
     }
@@ -232,15 +233,14 @@ impl<'a> Session<'a> {
     }
 
     /// What a signal during the handshake leaves behind.
-    fn quit_message(&self) -> String {
+    fn handshake_exit(&self) -> String {
         if !self.bus.has_sent {
             return "exited before anything was sent".to_owned();
         }
-        let bus = match (self.bus.takeover(), self.bus.in_flight().map(|command| command.verb)) {
-            (takeover @ Some(Takeover { was_running: true, is_stopped: true, .. }), _) => advice::takeover(takeover),
-            // A running controller would have refused INIT.
-            (Some(Takeover { is_stopped: true, .. }), _)
-            | (_, Some(Verb::FilterClear | Verb::FilterAdd(_) | Verb::Start)) => "; the bus was not started",
+        let bus = match self.bus.takeover() {
+            takeover @ Some(Takeover { was_running: true, is_stopped: true, .. }) => advice::takeover(takeover),
+            Some(Takeover { is_stopped: true, .. }) => "; the bus was not started",
+            _ if self.bus.is_initialised() => "; the bus was not started",
             _ => &format!("; the bus may be running, stop it with:\n{}", self.options.common.can_stop_command_line()),
         };
         format!("exited during the handshake{bus}")

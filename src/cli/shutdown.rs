@@ -70,7 +70,7 @@ impl Shutdown {
         })
     }
 
-    /// The program exits at once if there is a message for that.
+    /// A signal came. Returns the last message if the program is to exit at once.
     pub fn on_signal(&self, messages: &Messages) -> Option<String> {
         let Some(waker) = self.waker.get() else { return Some("exited before anything was sent".to_owned()) };
         if !self.signalled.swap(true, Relaxed) {

@@ -16,7 +16,7 @@ const DEFAULT_LOOK_AFTER: Duration = Duration::from_secs(5);
 /// reconnects) is survived.
 const LOOK_INTERVAL: Duration = Duration::from_secs(8);
 
-/// The silences of one session. Each begins at `last_data`, when the last frame came, or before any when `START` was sent.
+/// The silences of one session. Each begins at `last_data`, when the last frame came, or before any when `START` was first sent.
 #[derive(Debug)]
 pub(crate) struct Silence {
     /// How long a silence lasts before `STATUS` is sent; `None` for never.

@@ -146,8 +146,8 @@ impl Connection {
     /// Performs the handshake: `INIT`, `FILTER CLEAR`, every `FILTER ADD`, `START`. If the gateway refuses `INIT` because
     /// the bus is running, `STOP` and a second `INIT` precede the rest.
     ///
-    /// Returns once `START` is answered or a datagram has come after it. What came after `START` left are the next events, in
-    /// their order. What came before is not delivered. If a datagram came first, `START` can still be refused:
+    /// Returns once `START` is answered or a datagram has come after it. The datagrams that came after `START` left are the next events,
+    /// in their order, without the answer to `START`. What came before is not delivered. If a datagram came first, `START` can still be refused:
     /// [`Event::Failed`] says so.
     ///
     /// # Errors
@@ -217,7 +217,7 @@ impl Connection {
         self.sequencer.begin_stop(self.now);
     }
 
-    /// Sends `START` again, after a [`Connection::request_status`] has shown that the controller is stopped.
+    /// Has `START` sent again, after a [`Connection::request_status`] has shown that the controller is stopped.
     ///
     /// # Errors
     ///
@@ -300,7 +300,7 @@ impl Connection {
         self.transport.local_addr()
     }
 
-    /// The size of the receive buffer that the kernel granted, in bytes; 4 MiB are asked for.
+    /// The size of the receive buffer that the kernel granted, in bytes; 4 MiB are asked for unless the default is larger.
     pub fn receive_buffer(&self) -> usize {
         self.transport.receive_buffer()
     }
@@ -316,7 +316,7 @@ impl Connection {
         self.transport.check_drops()
     }
 
-    /// From now on nothing is sent, and answers have no consequences: only what has arrived is read.
+    /// From now on nothing is sent, and no command ends: only what has arrived is read.
     pub(crate) fn send_no_more(&mut self) {
         self.is_mute = true;
     }
@@ -335,6 +335,11 @@ impl Connection {
     /// The command that was begun and may still be answered.
     pub(crate) fn in_flight(&self) -> Option<Command> {
         self.sequencer.in_flight()
+    }
+
+    /// Whether the gateway has confirmed the handshake's `INIT`, which a running controller refuses, and `START` is not answered.
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.sequencer.is_initialised()
     }
 
     /// Whether a reply that comes can be one to a command of ours.

@@ -17,7 +17,7 @@ use crate::proc;
 /// and can leave out a line when another socket is closed between two of them.
 const TABLE_ATTEMPTS: u32 = 4;
 
-/// How many sockets a table can have that is read while the stream runs.
+/// The maximum number of sockets in a table that is read while the stream runs.
 const MAX_SOCKETS: u64 = 200;
 
 /// How long the last reading of such a table took, at most. A stock buffer at 20,000 datagrams a second lasts 14 ms.

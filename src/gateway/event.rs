@@ -18,7 +18,8 @@ pub enum Outcome {
     Refused(String),
     /// The answer to `STATUS`.
     Status(Status),
-    /// No transmission was answered in time; the last other line that came meanwhile, if any (escaped, cut at 200 bytes).
+    /// No transmission was answered in time; the last other line that came meanwhile, if any: a reply of unknown form rather
+    /// than another line, and no frame of the port (escaped, cut at 200 bytes).
     NoReply(Option<String>),
 }
 
@@ -50,7 +51,8 @@ pub enum Event<'a> {
     /// A datagram that came after `START` left; [`frames`](crate::format::frames) gives its frames. Other lines may be
     /// among its lines.
     Datagram(&'a [u8]),
-    /// A datagram that came after `START` left and holds nothing but answers to the command in flight.
+    /// A datagram that came after `START` left and holds nothing but answers to the command in flight, or to the
+    /// latest before.
     Answer {
         /// The command.
         command: Command,

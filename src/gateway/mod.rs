@@ -7,7 +7,7 @@
 //! design guide 4.02.0332.20000). What this module relies on:
 //!
 //! * A command is one line that ends in `\n`. It is answered by `R ok` or by `R ERR <number> <text>`; an answer does
-//!   not name its command.
+//!   not name its command. `STATUS` is answered by `R CAN …`.
 //! * Lines from the gateway end in `\n`, `\r` or `\r\n`, or in the *characters* `\n`, `\r` or `\r\n`: its configuration files
 //!   hold the line end as text. Case is insignificant, runs of spaces count as one, and a datagram can hold several lines
 //!   of different kinds.

@@ -10,7 +10,7 @@ const MIN_REST: Duration = Duration::from_micros(250);
 /// How many datagrams a rest aims at. More would save little.
 const MAX_AIM: usize = 128;
 
-/// As many bytes count like one datagram more, since large datagrams fill the receive buffer sooner.
+/// So many bytes count as one more datagram, since large datagrams fill the receive buffer sooner.
 const BYTES_PER_DATAGRAM: usize = 4096;
 
 /// As few as fill a third of the receive buffer at 2.25 KiB each, which is what the kernel counts for a small datagram from
@@ -31,7 +31,7 @@ const MIN_WAKEUPS_PER_REST: u32 = 5;
 /// How many wake-ups in a row must be frequent enough.
 const MIN_WAKEUPS: u32 = 8;
 
-/// How many rests in a row that brought less than two datagrams end it.
+/// How many rests in a row that brought fewer than two datagrams end it.
 const MAX_VAIN_RESTS: u32 = 2;
 
 /// Decides after each complete read how long to rest before the next.
@@ -63,8 +63,9 @@ impl Moderation {
         Moderation { max_rest, aim, last_read: None, began: None, load: 0, frequent: 0, rest: None, in_vain: 0 }
     }
 
-    /// Everything that arrived before `now` has been read: `datagrams` with `bytes` since the last call. Returns how long to rest before
-    /// the next read, which must not block; `None` if the next read must block until a datagram arrives.
+    /// `datagrams` with `bytes` have been read since the last call: after a blocking read one, otherwise everything that arrived
+    /// before `now`. Returns how long to rest before the next read, which must not block; `None` if the next read must block
+    /// until a datagram arrives.
     pub fn on_read(&mut self, now: Instant, datagrams: usize, bytes: usize) -> Option<Duration> {
         let load = datagrams + bytes / BYTES_PER_DATAGRAM;
         let since = |earlier: Option<Instant>| earlier.map_or(Duration::MAX, |at| now.saturating_duration_since(at));

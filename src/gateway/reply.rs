@@ -17,7 +17,7 @@ pub enum Line {
     Frame,
     /// `E …`: the controller's state changed; [`ControllerEvent::parse`](crate::format::controller::ControllerEvent::parse) tells how.
     Event,
-    /// Nothing that the protocol has.
+    /// Not a line of the protocol.
     Unknown,
 }
 
@@ -94,8 +94,8 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|line| !line.is_empty())
 }
 
-/// Whether a datagram holds an `M` line of this CAN port, well formed or not: data. Of a stream of frames it is seen at the
-/// first bytes.
+/// Whether a datagram holds an `M` line of this CAN port, well formed or not: data. The first bytes
+/// tell for a stream of frames.
 pub(crate) fn has_frame(datagram: &[u8], channel: Channel) -> bool {
     matches!(datagram, [b'M', b' ', digit, b' ', ..] if *digit == channel.digit())
         || lines(datagram).any(|line| Line::classify(line) == Line::Frame && is_of(line, channel))

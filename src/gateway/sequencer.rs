@@ -45,7 +45,7 @@
 //!   and every entry again, in 4 rounds at most.
 //! * `START` or `STOP` refused: `STATUS` decides.
 //!
-//! What nothing decides is a failure [in doubt](Failure::in_doubt).
+//! What nothing decides is, after `INIT`, treated as a running controller, and otherwise a failure [in doubt](Failure::in_doubt).
 //!
 //! # `STOP` overtakes
 //!
@@ -155,6 +155,10 @@ impl Sequencer {
         matches!(self.step, Step::Idle) && self.stop_at.is_none()
     }
 
+    pub(super) fn is_initialised(&self) -> bool {
+        matches!(self.step, Step::Filter { .. } | Step::Start { again: false })
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop_at.is_some() || matches!(self.step, Step::Stop | Step::Check(Verb::Stop, _))
     }
@@ -191,7 +195,7 @@ impl Sequencer {
         Ok(())
     }
 
-    /// Sends `START` again, after a `STATUS` has shown that the controller is stopped.
+    /// Has `START` sent again, after a `STATUS` has shown that the controller is stopped.
     ///
     /// # Errors
     ///

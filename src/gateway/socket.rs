@@ -4,7 +4,7 @@
 //! instead of taking half of the stream. Then it is connected, so that the kernel drops the datagrams of every other sender
 //! and reports a closed port. What was queued in between is read before the first command is sent, and answers nothing.
 //!
-//! While no command is in flight, `SO_REUSEPORT` is on. A socket of the same user that sets it before it binds the wildcard
+//! While the stream runs and no command is in flight, `SO_REUSEPORT` is on. A socket of the same user that sets it before it binds the wildcard
 //! address can then share the port; since it stays unconnected, Linux (6.1, 6.18) delivers every datagram of the gateway to
 //! the connected one. So `can-stop` works beside a running `can-listen` and takes nothing from it. Only through the
 //! wildcard: a socket bound to the listener's specific address takes all of the stream.

@@ -28,7 +28,8 @@ use crate::text::escape_truncated;
 /// How long the line settles after a reply: 20 ms.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
-/// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts:
+/// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts,
+/// `START`, which is transmitted once, after two:
 /// the answer to the last transmission is awaited for as long as one can come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -176,7 +177,7 @@ impl Transaction {
     }
 
     /// Takes a line that was read; `now` is a time after that. Returns whether it is an answer to the command in flight, or
-    /// to the latest before; an `R ok` may just as well be a neighbour's then.
+    /// to the latest before; an `R ok` may just as well be for another program then.
     pub fn on_line(&mut self, now: Instant, line: &[u8]) -> bool {
         let Some(command) = self.answerable else { return false };
         let answer = answer_to(command, line);
@@ -185,13 +186,13 @@ impl Transaction {
         };
         match (&mut in_flight.outcome, answer) {
             (Outcome::NoReply(instead), Err(line)) => {
-                // A reply of unknown form tells more than what comes of itself.
+                // A reply of unknown form tells more than an unsolicited line.
                 let is_better = |line: &String| is_reply(line) || !instead.as_deref().is_some_and(is_reply);
                 *instead = line.filter(is_better).or(instead.take());
                 false
             }
             (_, Err(_)) => false,
-            // Of a doubled request, or of a doubled reply.
+            // The request or the reply was doubled.
             (Outcome::Ok | Outcome::Status(_), Ok(_)) | (Outcome::Refused(_), Ok(Outcome::Refused(_))) => true,
             (outcome, Ok(answer)) => {
                 let settled = now + SETTLE;

@@ -24,13 +24,13 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Sleeps; a waker ends it at once.
     fn sleep(&self, duration: Duration);
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
-    /// Reads one datagram; waits for it so long at most, or indefinitely. [`ErrorKind::WouldBlock`]: none came in time, or a
+    /// Reads one datagram; waits at most this long for it, or indefinitely. [`ErrorKind::WouldBlock`]: none came in time, or a
     /// waker has fired; can come early.
     fn recv(&mut self, buffer: &mut [u8], wait: Option<Duration>) -> io::Result<usize>;
-    /// Lets a `can-stop` of the same user share the port, or no longer: while a command is in flight its answers would be
-    /// delivered here. An answer that is already on its way to it by then is taken for ours; that is accepted.
+    /// Begins or ends to let a `can-stop` of the same user share the port. While a command is in flight it must not: answers
+    /// to `can-stop` are delivered here. One that is already on its way by then is taken for ours; that is accepted.
     fn share_port(&mut self, on: bool);
-    /// A waker that ends a read.
+    /// A waker that ends a read or a sleep.
     fn waker(&self) -> Waker {
         Waker::default()
     }
@@ -43,7 +43,7 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn drops(&mut self) -> Drops;
     /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
     fn check_drops(&mut self) -> Drops;
-    /// The size of the receive buffer in bytes, as asked for.
+    /// The size of the receive buffer in bytes, as granted.
     fn receive_buffer(&self) -> usize;
 }
 

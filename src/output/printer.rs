@@ -1,4 +1,4 @@
-//! The way of a datagram to stdout: counted, encoded, enqueued.
+//! The path of a datagram to stdout: counted, encoded, enqueued.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

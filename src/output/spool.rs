@@ -31,7 +31,7 @@ const MAX_WAITING: usize = 1 << 20;
 /// A buffer that has held more than this is given back to the system once it is written out.
 const RETAINED_CAPACITY: usize = 2 * MAX_WAITING;
 
-/// How often the writer looks whether the file was deleted.
+/// How soon the writer looks again, after a write, whether the file was deleted.
 const DELETION_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a session sees of stdout.
@@ -94,7 +94,7 @@ struct State {
 }
 
 impl Spool {
-    /// Starts the thread that writes to stdout; `waker` is woken if that fails. The buffers take up address space, but no
+    /// Starts the thread that writes to stdout; `waker` is woken if writing fails. The buffers take up address space, but no
     /// memory until something waits in them.
     ///
     /// # Errors

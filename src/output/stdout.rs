@@ -31,7 +31,7 @@ pub(crate) struct Stdout {
 /// What a session finds on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// An empty file, or no file.
+    /// An empty file, one that is written from its beginning, or no file.
     Nothing,
     /// A file that ends with a whole line or record.
     WholeEnd,

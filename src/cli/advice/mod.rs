@@ -1,4 +1,4 @@
-//! Every hint and remedy: turns a fact into help. The only place that names options in a hint.
+//! Every hint and remedy: turns a fact into help. Of the conversation with the gateway: the only place that names options in a hint.
 
 mod failure;
 mod no_data;

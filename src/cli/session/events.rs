@@ -37,12 +37,12 @@ impl Session<'_> {
         }
     }
 
-    /// A datagram of the stream was read and printed, while this command was in flight.
+    /// A datagram of the stream was read, while this command was in flight, and printed unless it answers `STATUS`.
     pub(super) fn on_content(&mut self, in_flight: Option<Verb>, content: &Content) {
         let now = self.bus.received_at();
         match (in_flight, content.status) {
             (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
-            // What a late one says is compared with what was read up to now, so that is read first.
+            // It is compared with everything that was read up to now, so the queue is read first.
             (None, Some(status)) if self.known.takes_late_status(status) => {
                 self.bus.cancel_status();
                 self.late_status = Some((now, status));
@@ -78,7 +78,7 @@ impl Session<'_> {
         }
     }
 
-    /// Looks once a second for what is not reported to the session.
+    /// Looks at most once a second for what is not reported to the session.
     fn check(&mut self, now: Instant) {
         if now < self.next_check {
             return;
@@ -148,7 +148,7 @@ impl Session<'_> {
             self.failures.push(anyhow!(message));
             return self.drain();
         }
-        // A check that the shutdown has cut short says nothing against a frame.
+        // A check that the shutdown has cut short is no evidence against a frame.
         let is_cut_short = self.stage != Stage::Streaming && self.known.has_frames();
         if failure.is_refused() {
             self.known.on_start_refused();
@@ -157,7 +157,7 @@ impl Session<'_> {
         }
         if self.known.has_frames() && !failure.is_refused() {
             self.messages.debug(now, format_args!("{failure}; but what was asked for has come"));
-        // A START that repairs ends nothing by its failure.
+        // A START that was sent again ends no session by its failure.
         } else if self.known.repairs > 0 || !is_answered {
             if self.stage == Stage::Streaming {
                 self.messages.warn(format_args!("{message}; still listening"));
