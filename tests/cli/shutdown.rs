@@ -216,7 +216,7 @@ fn sigstop_and_sigcont_do_no_harm() {
 fn signal_during_the_handshake_exits_with_130() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let gateway = Gateway::builder().silent(true).start();
-        let listener = start(&mut can_listen(["--timeout", "3600", "--target", &gateway.target()]));
+        let listener = start(&mut can_listen(["--target", &gateway.target()]));
         gateway.wait_for_command("CAN 1 INIT STD 250\n");
         listener.signal(signal);
         let ended = listener.wait();
@@ -349,7 +349,8 @@ fn closed_port_is_reported_once_and_survived() {
     let address = gateway.local_addr().expect("it is bound");
     let port = free_port();
     let bind = format!("0.0.0.0:{port}");
-    let listener = start(&mut can_listen_plain(["--target", &address.to_string(), "--bind", &bind]));
+    let listener =
+        start(&mut can_listen_plain(["--target", &address.to_string(), "--bind", &bind]).args(["--status-after", "1"]));
     gateway.set_read_timeout(Some(programs::TEST_TIMEOUT)).expect("a timeout can be set");
     let mut client = address;
     for _ in 0..3 {

@@ -1,6 +1,8 @@
 //! Promise: every silence of the bus is explained, from the gateway's STATUS as far as it answers; a lost START is sent
 //! again, once.
 
+use std::thread;
+
 use nix::sys::signal::Signal;
 
 use crate::programs::{
@@ -248,7 +250,7 @@ fn ok_to_status_names_the_possible_reasons() {
 
 #[test]
 fn malformed_and_foreign_status_is_quoted() {
-    for line in [
+    let lines = [
         "R CAN 1 ---- 100",
         "R CAN 1 ------ 100",
         "R CAN 1 X---- 100",
@@ -258,7 +260,8 @@ fn malformed_and_foreign_status_is_quoted() {
         "R CAN 1 ----- x",
         "R CAN 2 ----- 100",
         "R CAN",
-    ] {
+    ];
+    let quotes = |line: &'static str| {
         let odd = move |command: &str, _| match command {
             STATUS => Reaction::ReplyWith(format!("{line}\n").into_bytes()),
             _ => Reaction::Answer,
@@ -269,7 +272,9 @@ fn malformed_and_foreign_status_is_quoted() {
         listener.wait_for_stderr("the gateway answers STATUS with R CAN");
         listener.wait_for_stdout(line);
         end(listener);
-    }
+    };
+    // Most of each session is waiting.
+    thread::scope(|scope| lines.iter().for_each(|line| drop(scope.spawn(|| quotes(line)))));
 }
 
 #[test]

@@ -350,7 +350,7 @@ fn second_signal_exits_while_stop_is_unconfirmed() {
     };
     for option in [["-n", "1"], ["--idle-timeout", "0.2"]] {
         let gateway = Gateway::builder().script(lost).start();
-        let options = ["--stop-on-exit", "--timeout", "60", "--status-after", "0"];
+        let options = ["--stop-on-exit", "--timeout", "4", "--status-after", "0"];
         let mut listener = start(can_listen(["--target", &gateway.target()]).args(options).args(option));
         listener.wait_for_stderr("waiting for the gateway to confirm STOP; ");
         listener.signal(Signal::SIGINT);
@@ -365,7 +365,7 @@ fn second_signal_exits_while_stop_is_unconfirmed() {
     }
     // After a signal it takes one more.
     let gateway = Gateway::builder().script(lost).start();
-    let listener = start(can_listen(["--target", &gateway.target(), "--stop-on-exit", "--timeout", "60"]).arg("-q"));
+    let listener = start(can_listen(["--target", &gateway.target(), "--stop-on-exit", "--timeout", "4"]).arg("-q"));
     gateway.wait_for_command("CAN 1 START\n");
     listener.wait_for_lines(1);
     listener.signal(Signal::SIGINT);
