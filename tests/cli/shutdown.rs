@@ -349,8 +349,8 @@ fn closed_port_is_reported_once_and_survived() {
     let address = gateway.local_addr().expect("it is bound");
     let port = free_port();
     let bind = format!("0.0.0.0:{port}");
-    let listener =
-        start(&mut can_listen_plain(["--target", &address.to_string(), "--bind", &bind]).args(["--status-after", "1"]));
+    let options = ["--target", &address.to_string(), "--bind", &bind, "--status-after", "1"];
+    let listener = start(&mut can_listen_plain(options));
     gateway.set_read_timeout(Some(programs::TEST_TIMEOUT)).expect("a timeout can be set");
     let mut client = address;
     for _ in 0..3 {
