@@ -28,7 +28,7 @@ use crate::output::stdout::{Found, Stdout};
 /// The longest time that datagrams wait in the socket's queue, so that several are read at once.
 const MAX_REST: Duration = Duration::from_millis(4);
 
-/// The same into a regular file, which nobody watches by the millisecond. If a flood of 300,000 datagrams a second begins during
+/// The same into a regular file, whose readers come later. If a flood of 300,000 datagrams a second begins during
 /// the rest, a receive buffer of 4 MiB has room for it and for a late wake-up.
 const MAX_REST_INTO_FILE: Duration = Duration::from_millis(33);
 
