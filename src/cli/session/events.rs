@@ -42,6 +42,8 @@ impl Session<'_> {
         let now = self.bus.received_at();
         match (in_flight, content.status) {
             (Some(Verb::Start), _) if content.has_ok && self.stage == Stage::Streaming => self.known.on_started(now),
+            // It may be the answer to a STATUS that STOP has overtaken.
+            _ if content.has_refusal && matches!(self.stage, Stage::Stopping { .. }) => self.known.on_doubt(now),
             // It is compared with everything that was read up to now, so the queue is read first.
             (None, Some(status)) if self.known.takes_late_status(status) => {
                 self.bus.cancel_status();
@@ -60,7 +62,7 @@ impl Session<'_> {
         if let Some(count) = self.overflowed.due(now, self.console.printer.stats.overflowed) {
             self.messages.warn(losses::in_output(&count, self.console.printer.output.is_file()));
         }
-        self.check(now);
+        self.check();
         if self.console.printer.is_complete() {
             self.begin_shutdown();
         }
@@ -79,7 +81,8 @@ impl Session<'_> {
     }
 
     /// Looks at most once a second for what is not reported to the session.
-    fn check(&mut self, now: Instant) {
+    fn check(&mut self) {
+        let now = self.bus.now();
         if now < self.next_check {
             return;
         }
@@ -183,7 +186,7 @@ impl Session<'_> {
 
     pub(super) fn on_timeout(&mut self) {
         let now = self.bus.read_up_to();
-        self.check(now);
+        self.check();
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
             Stage::Stopping { notice_at } if notice_at.is_some_and(|at| at <= now) => {
