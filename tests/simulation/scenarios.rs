@@ -1,7 +1,7 @@
 //! Scenarios that once failed, shortened.
 
 /// Each with its name.
-pub const ALL: [(&str, &str); 32] = [
+pub const ALL: [(&str, &str); 35] = [
     ("issue_01_empty_datagram_before_repair", include_str!("scenarios/issue_01_empty_datagram_before_repair.txt")),
     ("issue_01_event_before_repair", include_str!("scenarios/issue_01_event_before_repair.txt")),
     ("issue_02_wrong_bit_rate", include_str!("scenarios/issue_02_wrong_bit_rate.txt")),
@@ -34,4 +34,7 @@ pub const ALL: [(&str, &str); 32] = [
     ("start_again_that_never_left", include_str!("scenarios/start_again_that_never_left.txt")),
     ("check_that_nothing_answers", include_str!("scenarios/check_that_nothing_answers.txt")),
     ("frame_during_start_check", include_str!("scenarios/frame_during_start_check.txt")),
+    ("refusal_that_stop_overtook", include_str!("scenarios/refusal_that_stop_overtook.txt")),
+    ("losses_after_a_pause", include_str!("scenarios/losses_after_a_pause.txt")),
+    ("losses_of_a_stopped_process", include_str!("scenarios/losses_of_a_stopped_process.txt")),
 ];
