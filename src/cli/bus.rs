@@ -134,6 +134,13 @@ impl Bus {
         }
     }
 
+    /// The latest `STATUS` was refused.
+    pub fn on_status_refused(&mut self, at: Instant) {
+        if self.runs < self.asked_at {
+            self.may_not_run = Some(at);
+        }
+    }
+
     /// The latest `STATUS` has ended.
     pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         let is_news = Some(ended_at) >= self.last_frame && self.asked_at > self.last_start;

@@ -1,7 +1,5 @@
 //! Puts what belongs there of a datagram onto stdout, and what concerns the operator onto stderr.
 
-use std::time::Instant;
-
 use crate::cli::limiter::Limiter;
 use crate::cli::messages::{Messages, Verbosity};
 use crate::format::Notice;
@@ -19,15 +17,6 @@ pub(crate) struct Console<'a> {
     channel: Channel,
     /// `STATUS` has left, so answers to it can come.
     pub status_was_sent: bool,
-    /// What to report of the datagram that was read last.
-    pending: Vec<Quote>,
-}
-
-/// A line of the gateway's that is to be reported.
-struct Quote {
-    prefix: String,
-    text: String,
-    is_debug: bool,
 }
 
 /// What a datagram says about the bus and to our commands.
@@ -77,18 +66,18 @@ impl Content {
 
 impl<'a> Console<'a> {
     pub fn new(messages: &'a Messages, printer: Printer, channel: Channel) -> Console<'a> {
-        Console { messages, printer, limiter: Limiter::default(), channel, status_was_sent: false, pending: Vec::new() }
+        Console { messages, printer, limiter: Limiter::default(), channel, status_was_sent: false }
     }
 
     /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
-    /// printed, nor is a late one; a refusal is not reported while it `may_be_ours`. [`Console::report`] must follow.
+    /// printed, nor is a late one; a refusal is not reported while it `may_be_ours`.
     pub fn print(&mut self, datagram: &[u8], answered: Option<Verb>, may_be_ours: bool) -> Content {
         let content = Content::of(datagram, self.channel);
         if answered == Some(Verb::Status) || content.is_status && self.status_was_sent {
             return content;
         }
-        let pending = &mut self.pending;
-        self.printer.print(datagram, |notice| {
+        let Console { messages, limiter, printer, .. } = self;
+        printer.print(datagram, |notice| {
             let (line, prefix) = match notice {
                 // A command of ours is dealt with elsewhere.
                 Notice::Refusal(_) if may_be_ours => return,
@@ -101,37 +90,35 @@ impl<'a> Console<'a> {
                     (line, format!("malformed line ({fault}), left out; more will only be counted: "))
                 }
             };
-            pending.push(Quote { prefix, text: escape_truncated(line), is_debug: false });
+            if let Some(text) = admitted(limiter, messages, line) {
+                messages.warn(prefix + &text);
+            }
         });
         content
     }
 
-    /// Takes a datagram of the handshake, which is no data, and counts its frames. [`Console::report`] must follow.
+    /// Takes a datagram of the handshake, which is no data, and counts its frames.
     pub fn note_early(&mut self, datagram: &[u8]) -> u64 {
         let mut frames = 0;
         for line in lines(datagram) {
             if Line::classify(line) == Line::Frame {
                 frames += 1;
             } else if self.messages.verbosity == Verbosity::Verbose {
-                self.pending.push(Quote {
-                    prefix: "received ".to_owned(),
-                    text: escape_truncated(line),
-                    is_debug: true,
-                });
+                if let Some(text) = admitted(&mut self.limiter, self.messages, line) {
+                    self.messages.debug(format_args!("received {text}"));
+                }
             }
         }
         frames
     }
+}
 
-    /// Reports what concerns the operator of the datagram that was read at `now`.
-    pub fn report(&mut self, now: Instant) {
-        for Quote { prefix, text, is_debug } in std::mem::take(&mut self.pending) {
-            let Some(suppressed) = self.limiter.admits(now, &text) else { continue };
-            if suppressed > 0 {
-                self.messages.warn(format_args!("messages of the gateway not shown: {suppressed}"));
-            }
-            let message = format_args!("{prefix}{text}");
-            if is_debug { self.messages.debug(now, message) } else { self.messages.warn(message) }
-        }
+/// A line of the gateway's as it is shown, unless it is only counted. Says before it how many were.
+fn admitted(limiter: &mut Limiter, messages: &Messages, line: &[u8]) -> Option<String> {
+    let text = escape_truncated(line);
+    let suppressed = limiter.admits(messages.sink.now(), &text)?;
+    if suppressed > 0 {
+        messages.warn(format_args!("messages of the gateway not shown: {suppressed}"));
     }
+    Some(text)
 }

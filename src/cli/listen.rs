@@ -1,11 +1,10 @@
 //! `can-listen`: acquires everything that can fail, then runs a session.
 
-use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use clap::CommandFactory;
@@ -65,23 +64,22 @@ fn listen(options: &ListenOptions, messages: &Messages) -> Result<Exit> {
     let channel = options.common.channel;
     let mut bus = Connection::open(local, gateway, channel)
         .map_err(|error| anyhow!(advice::network_error(gateway, &error, false)))?;
-    let debug = |message: &dyn Display| messages.debug(Instant::now(), message);
     // Before the session's first message, which may lead to the same file.
     let file = io::stdout().as_fd().try_clone_to_owned().context("cannot write to stdout")?;
     let stdout = Stdout::open(file.into(), options.format)
         .context("cannot continue the file on stdout; write to another one")?;
     match (stdout.found, advice::found(stdout.found)) {
-        (Found::Unreadable, Some(message)) => debug(&message),
+        (Found::Unreadable, Some(message)) => messages.debug(message),
         (_, Some(message)) => messages.warn(message),
         (_, None) => {}
     }
     messages.info(format_args!("connecting to {gateway} (channel {channel}, {} kbit/s)", options.bitrate));
     if let Ok(local) = bus.local_addr() {
-        debug(&format_args!("sending from {local}"));
+        messages.debug(format_args!("sending from {local}"));
     }
     let granted = bus.receive_buffer();
     let hint = if granted < RECEIVE_BUFFER { LARGER_BUFFER } else { "as large as requested" };
-    debug(&format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
+    messages.debug(format_args!("receive buffer: {} KiB; {hint}", granted >> 10));
     // A time stamp is the time of reading, and people read a terminal.
     if options.format == Format::Raw && !is_terminal {
         bus.set_max_rest(if stdout.is_regular { MAX_REST_INTO_FILE } else { MAX_REST });

@@ -35,6 +35,10 @@ pub(crate) trait Sink: fmt::Debug + Send + Sync {
     fn lost(&self) -> u64;
     /// Waits until everything that was accepted is written, at most for `timeout`.
     fn flush(&self, timeout: Duration);
+    /// The clock of the messages.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// Prints messages, each after the program's name.
@@ -47,8 +51,8 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    pub fn new(program: &'static str, verbosity: Verbosity, sink: Arc<dyn Sink>, began: Instant) -> Messages {
-        Messages { program, verbosity, sink, began }
+    pub fn new(program: &'static str, verbosity: Verbosity, sink: Arc<dyn Sink>) -> Messages {
+        Messages { program, verbosity, began: sink.now(), sink }
     }
 
     /// Messages on stderr.
@@ -67,13 +71,13 @@ impl Messages {
                 }
             }
         })?;
-        Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost }), Instant::now()))
+        Ok(Messages::new(program, verbosity, Arc::new(Queue { lines, lost })))
     }
 
     /// Prints a step and its time, under `--verbose`.
-    pub fn debug(&self, now: Instant, message: impl Display) {
+    pub fn debug(&self, message: impl Display) {
         if self.verbosity == Verbosity::Verbose {
-            let since_start = now.saturating_duration_since(self.began);
+            let since_start = self.sink.now().saturating_duration_since(self.began);
             self.warn(format_args!("{:.3} s: {message}", since_start.as_secs_f64()));
         }
     }

@@ -3,7 +3,6 @@
 //! sent once in each silence, and again every minute while its answer explains nothing. Frames alone decide whether a session
 //! ends, with one exception: the local address is gone (DHCP, VPN, IPv6 privacy address). No socket, no clock, no thread.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 /// How soon one `STATUS` may follow another.
@@ -24,15 +23,9 @@ pub(crate) struct Silence {
     look_after: Duration,
     /// When `STATUS` was last sent, in any silence.
     last_asked: Option<Instant>,
-    current: Current,
-}
-
-/// The silence that lasts; a frame ends it.
-#[derive(Debug, Default)]
-struct Current {
-    /// The explanation that was reported last.
+    /// The explanation that was reported last in this silence.
     told: Option<String>,
-    /// When the local address was last looked at, with everything read that came before, and whether it was gone.
+    /// When the local address was last looked at in this silence, with everything read that came before, and whether it was gone.
     last_look: Option<(Instant, bool)>,
 }
 
@@ -45,44 +38,18 @@ impl Silence {
             _ => status_after,
         });
         let look_after = after.unwrap_or(DEFAULT_LOOK_AFTER);
-        Silence { after, look_after, last_asked: None, current: Current::default() }
+        Silence { after, look_after, last_asked: None, told: None, last_look: None }
     }
 
     /// A frame came. Returns how long there was none, if that was reported.
     pub fn on_frame(&mut self, now: Instant, last_data: Instant) -> Option<Duration> {
         // A silence that was not observed. Cheap, since this happens at every frame.
-        self.current.last_look?;
-        let ended = mem::take(&mut self.current);
-        ended.told.map(|_| now - last_data)
+        self.last_look.take()?;
+        self.told.take().map(|_| now - last_data)
     }
 
-    /// When to call [`Silence::must_ask`] (`must_ask_again` is `None` while a command is in flight) and to look.
-    pub fn wakes_at(&self, last_data: Instant, must_ask_again: Option<bool>) -> Instant {
-        let ask_at = must_ask_again.and_then(|again| self.ask_at(last_data, again));
-        ask_at.into_iter().fold(self.look_at(last_data), Instant::min)
-    }
-
-    /// Whether `STATUS` is to be sent now. `must_ask_again`: its latest answer in this silence explains nothing.
-    pub fn must_ask(&mut self, now: Instant, last_data: Instant, must_ask_again: bool) -> bool {
-        let is_due = self.ask_at(last_data, must_ask_again).is_some_and(|at| at <= now);
-        if is_due {
-            self.last_asked = Some(now);
-        }
-        is_due
-    }
-
-    /// Takes what a look has found at `now`. Returns whether the address is gone for good: twice in a row.
-    pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
-        let last_look = self.current.last_look.replace((now, is_lost));
-        is_lost && last_look.is_some_and(|(_, was_lost)| was_lost)
-    }
-
-    /// Whether this explanation is to be reported; not twice in a row in one silence.
-    pub fn tells(&mut self, explanation: &str) -> bool {
-        self.current.told.replace(explanation.to_owned()).as_deref() != Some(explanation)
-    }
-
-    fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
+    /// When to send `STATUS`. `must_ask_again`: its latest answer in this silence explains nothing.
+    pub fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
         let due = last_data + self.after?;
         match self.last_asked {
             Some(last) if last > last_data => must_ask_again.then_some(last + MIN_QUERY_INTERVAL),
@@ -92,9 +59,25 @@ impl Silence {
         }
     }
 
+    /// `STATUS` is sent.
+    pub fn on_asked(&mut self, now: Instant) {
+        self.last_asked = Some(now);
+    }
+
     /// When to look at the local address.
     pub fn look_at(&self, last_data: Instant) -> Instant {
-        self.current.last_look.map_or(last_data + self.look_after, |(last, _)| last + LOOK_INTERVAL)
+        self.last_look.map_or(last_data + self.look_after, |(last, _)| last + LOOK_INTERVAL)
+    }
+
+    /// Takes what a look has found at `now`. Returns whether the address is gone for good: twice in a row.
+    pub fn on_look(&mut self, now: Instant, is_lost: bool) -> bool {
+        let last_look = self.last_look.replace((now, is_lost));
+        is_lost && last_look.is_some_and(|(_, was_lost)| was_lost)
+    }
+
+    /// Whether this explanation is to be reported; not twice in a row in one silence.
+    pub fn tells(&mut self, explanation: &str) -> bool {
+        self.told.replace(explanation.to_owned()).as_deref() != Some(explanation)
     }
 }
 

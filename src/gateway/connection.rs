@@ -71,9 +71,9 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(1);
 /// ```
 #[derive(Debug)]
 pub struct Connection {
-    transport: Box<dyn Transport>,
+    pub(crate) transport: Box<dyn Transport>,
     gateway: SocketAddr,
-    sequencer: Sequencer,
+    pub(crate) sequencer: Sequencer,
     /// `START` has left.
     is_streaming: bool,
     buffer: Vec<u8>,
@@ -93,8 +93,8 @@ pub struct Connection {
     /// The most datagrams that the socket's queue can hold.
     max_queued_datagrams: usize,
     woken_is_reported: bool,
-    /// Nothing is sent any more.
-    is_mute: bool,
+    /// Nothing is sent any more, and no command ends: only what has arrived is read.
+    pub(crate) is_mute: bool,
     network_error: Option<NetworkError>,
     /// Whether a command has left.
     pub(crate) has_sent: bool,
@@ -167,7 +167,7 @@ impl Connection {
                     self.undelivered = Some(datagram.len());
                     return Ok(());
                 }
-                Event::Completed { command, outcome } if command.verb == Verb::Start => {
+                Event::Completed(command, outcome) if command.verb == Verb::Start => {
                     let Outcome::NoReply(_) = outcome else { return Ok(()) };
                     let failure = self.sequencer.failure(Verb::Start, outcome);
                     return Err(CommandError::Failed(self.complete(failure)));
@@ -189,7 +189,7 @@ impl Connection {
         let woken_is_reported = self.woken_is_reported;
         let stopped = loop {
             match self.next_event(None) {
-                Event::Completed { command, .. } if command.verb == Verb::Stop => break Ok(()),
+                Event::Completed(command, _) if command.verb == Verb::Stop => break Ok(()),
                 Event::Failed(failure) if failure.command.verb == Verb::Stop => break Err(failure),
                 _ => {}
             }
@@ -311,40 +311,17 @@ impl Connection {
         self.transport.drops()
     }
 
-    /// The same; a lower bound if looking could take so long that datagrams are dropped meanwhile.
-    pub(crate) fn check_drops(&mut self) -> Drops {
-        self.transport.check_drops()
-    }
-
-    /// From now on nothing is sent, and no command ends: only what has arrived is read.
-    pub(crate) fn send_no_more(&mut self) {
-        self.is_mute = true;
-    }
-
     /// Reads the clock.
     pub(crate) fn read_clock(&mut self) -> Instant {
         self.now = self.transport.now();
         self.now
     }
 
-    /// Whether this machine no longer has the local address, and would speak to the gateway from another one.
-    pub(crate) fn address_is_lost(&self) -> bool {
-        self.transport.address_is_lost(self.gateway)
-    }
-
-    /// The command that was begun and may still be answered.
-    pub(crate) fn in_flight(&self) -> Option<Command> {
-        self.sequencer.in_flight()
-    }
-
-    /// Whether the gateway has confirmed the handshake's `INIT`, which a running controller refuses, and `START` is not answered.
-    pub(crate) fn is_initialised(&self) -> bool {
-        self.sequencer.is_initialised()
-    }
-
-    /// Whether a reply that comes can be one to a command of ours.
-    pub(crate) fn is_answerable(&self) -> bool {
-        self.sequencer.line.is_answerable(self.read_up_to)
+    /// The command to which a reply that comes can be an answer.
+    pub(crate) fn answerable(&self) -> Option<Verb> {
+        let line = &self.sequencer.line;
+        let is_open = line.in_flight().is_some() || self.read_up_to < line.replies_until;
+        line.answerable.filter(|_| is_open).map(|command| command.verb)
     }
 
     /// The failure of a `START` that was refused and that no `STATUS` has checked yet.
@@ -379,7 +356,7 @@ impl Connection {
                         self.transport.share_port(false);
                         self.catch_up();
                     }
-                    Ok(Action::Send { command, attempt }) => return self.send(command, attempt),
+                    Ok(Action::Send(command, attempt)) => return self.send(command, attempt),
                     Ok(Action::Report(event)) => return event,
                     Err(failure) => return Event::Failed(self.complete(failure)),
                 }
@@ -426,7 +403,7 @@ impl Connection {
         let datagram = &self.buffer[..length];
         match self.sequencer.on_datagram(self.now, datagram) {
             _ if !self.is_streaming => Event::Early(datagram),
-            Some(command) => Event::Answer { command, datagram },
+            Some(command) => Event::Answer(command, datagram),
             None => Event::Datagram(datagram),
         }
     }

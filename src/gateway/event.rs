@@ -1,6 +1,5 @@
 //! What the state machines want done, and what a connection reports.
 
-use std::fmt;
 use std::time::Instant;
 
 use super::command::Command;
@@ -31,13 +30,9 @@ pub enum Action {
     /// Let no other program share the port, read everything that has arrived, pass it to the sequencer, poll again. A reply to
     /// an earlier program may be among it, and answers nothing of ours.
     ReadQueued,
-    /// Send this command now as this attempt, then call [`on_sent`](super::sequencer::Sequencer::on_sent).
-    Send {
-        /// The command.
-        command: Command,
-        /// The number of the attempt, from 1.
-        attempt: u32,
-    },
+    /// Send this command now, as attempt of this number (from 1), then call
+    /// [`on_sent`](super::sequencer::Sequencer::on_sent).
+    Send(Command, u32),
     /// Pass this on: an [`Event::InitRefused`] or an [`Event::Completed`].
     Report(Event<'static>),
     /// Wait for lines, until this time if there is one, and poll again.
@@ -45,6 +40,7 @@ pub enum Action {
 }
 
 /// What happened next on a [`Connection`](super::Connection).
+#[derive(Debug)]
 #[must_use = "it can be a failure"]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -52,13 +48,8 @@ pub enum Event<'a> {
     /// among its lines.
     Datagram(&'a [u8]),
     /// A datagram that came after `START` left and holds nothing but answers to the command in flight, or to the
-    /// latest before.
-    Answer {
-        /// The command.
-        command: Command,
-        /// The datagram.
-        datagram: &'a [u8],
-    },
+    /// latest before: this one.
+    Answer(Command, &'a [u8]),
     /// A datagram that came before `START` left: answers, or frames of an earlier stream. It is no data.
     Early(&'a [u8]),
     /// A command was sent.
@@ -78,12 +69,7 @@ pub enum Event<'a> {
         was_running: bool,
     },
     /// A `START`, `STATUS` or `STOP` has ended. An [`Outcome::Status`] of `START` or `STOP` is what decided after a refusal.
-    Completed {
-        /// The command.
-        command: Command,
-        /// How it ended.
-        outcome: Outcome,
-    },
+    Completed(Command, Outcome),
     /// The handshake, a `START` or a `STOP` has failed.
     Failed(Failure),
     /// An error was received, such as an ICMP message about an earlier command. The connection goes on.
@@ -92,21 +78,4 @@ pub enum Event<'a> {
     Timeout,
     /// A [`Waker`](super::Waker) has woken the connection. Comes once.
     Woken,
-}
-
-impl fmt::Debug for Event<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Datagram(bytes) => write!(f, "Datagram(\"{}\")", bytes.escape_ascii()),
-            Event::Answer { command, datagram } => write!(f, "Answer({command}, \"{}\")", datagram.escape_ascii()),
-            Event::Early(bytes) => write!(f, "Early(\"{}\")", bytes.escape_ascii()),
-            Event::Sent { command, attempt, left } => write!(f, "Sent({command}, attempt {attempt}, left: {left})"),
-            Event::InitRefused { text, was_running } => write!(f, "InitRefused({text:?}, was_running: {was_running})"),
-            Event::Completed { command, outcome } => write!(f, "Completed({command}, {outcome:?})"),
-            Event::Failed(failure) => write!(f, "Failed({failure})"),
-            Event::NetworkError(error) => write!(f, "NetworkError({error:?})"),
-            Event::Timeout => f.write_str("Timeout"),
-            Event::Woken => f.write_str("Woken"),
-        }
-    }
 }

@@ -16,7 +16,7 @@
 //! let mut sent = Vec::new();
 //! while !sequencer.is_idle() {
 //!     match sequencer.poll(now)? {
-//!         Action::Send { command, .. } => {
+//!         Action::Send(command, _) => {
 //!             sent.push(command.to_string());
 //!             inbox.push("R ok\n");
 //!             sequencer.on_sent(now, true);
@@ -155,7 +155,8 @@ impl Sequencer {
         matches!(self.step, Step::Idle) && self.stop_at.is_none()
     }
 
-    pub(super) fn is_initialised(&self) -> bool {
+    /// Whether the gateway has confirmed the handshake's `INIT`, which a running controller refuses, and `START` is not answered.
+    pub(crate) fn is_initialised(&self) -> bool {
         matches!(self.step, Step::Filter { .. } | Step::Start { again: false })
     }
 
@@ -265,13 +266,13 @@ impl Sequencer {
             match self.line.poll(now) {
                 Action::Wait(None) if self.is_idle() => return Ok(Action::Wait(None)),
                 Action::Wait(None) => self.begin(),
-                Action::Report(Event::Completed { command, outcome }) => {
+                Action::Report(Event::Completed(command, outcome)) => {
                     if let Some(event) = self.on_completed(command, outcome)? {
                         return Ok(Action::Report(event));
                     }
                 }
                 // Another attempt is not worth the delay.
-                Action::Send { .. } if self.stop_at.is_some() => return Ok(self.overtake()),
+                Action::Send(..) if self.stop_at.is_some() => return Ok(self.overtake()),
                 // An answer that came in time may settle first.
                 Action::Wait(Some(until)) if self.stop_at.is_some_and(|at| at <= now && now + SETTLE < until) => {
                     return Ok(self.overtake());
@@ -317,15 +318,14 @@ impl Sequencer {
             Step::Check(..) | Step::Query => Verb::Status,
             Step::TakeOver { .. } | Step::Stop => Verb::Stop,
         };
-        let max_transmissions = if verb == Verb::Start { 1 } else { u32::MAX };
-        self.line.begin(self.command(verb), max_transmissions);
+        self.line.begin(self.command(verb));
     }
 
     /// Sends a `STOP` whose answer is not awaited; the next one begins when the line has settled.
     fn overtake(&mut self) -> Action {
         (self.step, self.stop_at) = (Step::Stop, None);
         self.line.abandon();
-        Action::Send { command: self.command(Verb::Stop), attempt: 1 }
+        Action::Send(self.command(Verb::Stop), 1)
     }
 
     /// What follows the end of a command: something to report, or the next step.
@@ -366,15 +366,15 @@ impl Sequencer {
                 return Ok(Some(self.take_over(text, was_running)));
             }
             (Step::Check(verb, _), outcome @ Outcome::Status(_)) => {
-                return Ok(Some(Event::Completed { command: self.command(verb), outcome }));
+                return Ok(Some(Event::Completed(self.command(verb), outcome)));
             }
             (Step::Check(verb, text), _) => return Err(self.in_doubt(verb, text)),
             // A START that left may have been carried out.
             (Step::Start { .. }, outcome @ NoReply(_)) if self.line.transmissions > 0 => {
-                return Ok(Some(Event::Completed { command, outcome }));
+                return Ok(Some(Event::Completed(command, outcome)));
             }
             (Step::Query, outcome) | (Step::Start { .. } | Step::Stop, outcome @ Done) => {
-                return Ok(Some(Event::Completed { command, outcome }));
+                return Ok(Some(Event::Completed(command, outcome)));
             }
             (_, outcome @ (NoReply(_) | Refused(_))) => return Err(self.failure(command.verb, outcome)),
             _ => Step::Idle,

@@ -85,7 +85,6 @@ pub(crate) struct Transaction {
 #[derive(Clone, Debug)]
 struct InFlight {
     command: Command,
-    max_transmissions: u32,
     /// Whether everything was read that came before the first transmission.
     queue_was_read: bool,
     /// When the next attempt follows. Once it is answered: until when a better answer is taken.
@@ -106,17 +105,11 @@ impl Transaction {
         self.in_flight.as_ref().map(|in_flight| in_flight.command)
     }
 
-    /// Whether an answer to what has left can be read after `read_up_to`.
-    pub fn is_answerable(&self, read_up_to: Instant) -> bool {
-        self.answerable.is_some() && (self.in_flight.is_some() || read_up_to < self.replies_until)
-    }
-
-    /// Begins a command, to be transmitted so many times at most. The line must have settled.
-    pub fn begin(&mut self, command: Command, max_transmissions: u32) {
+    /// Begins a command. The line must have settled.
+    pub fn begin(&mut self, command: Command) {
         (self.answerable, self.attempts, self.transmissions) = (None, 0, 0);
         self.in_flight = Some(InFlight {
             command,
-            max_transmissions,
             queue_was_read: false,
             next_at: self.replies_until,
             outcome: Outcome::NoReply(None),
@@ -148,18 +141,19 @@ impl Transaction {
             return Action::ReadQueued;
         }
         let is_answered = !matches!(in_flight.outcome, Outcome::NoReply(_));
-        let is_over = self.attempts >= self.retry.attempts || self.transmissions >= in_flight.max_transmissions;
+        let is_start = command.verb == Verb::Start;
+        let is_over = self.attempts >= self.retry.attempts || is_start && self.transmissions > 0;
         let until = if is_over && !is_answered { self.replies_until } else { in_flight.next_at };
         if now < until {
             return Action::Wait(Some(until));
         }
         if !is_over && !is_answered {
             self.attempts += 1;
-            return Action::Send { command, attempt: self.attempts };
+            return Action::Send(command, self.attempts);
         }
         let outcome = mem::replace(&mut in_flight.outcome, Outcome::NoReply(None));
         self.in_flight = None;
-        Action::Report(Event::Completed { command, outcome })
+        Action::Report(Event::Completed(command, outcome))
     }
 
     /// The command of [`Action::Send`] has left this machine, or failed to; `now` is a time after that. With nothing in

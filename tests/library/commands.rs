@@ -20,7 +20,7 @@ fn data_before_the_answer() -> Gateway {
 #[track_caller]
 fn completed(bus: &mut Connection, verb: Verb) -> Outcome {
     wait_for(bus, |event| match event {
-        Event::Completed { command, outcome } if command.verb == verb => Some(outcome),
+        Event::Completed(command, outcome) if command.verb == verb => Some(outcome),
         _ => None,
     })
 }

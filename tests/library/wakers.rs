@@ -57,7 +57,7 @@ fn blocking_read_goes_on_after_woken_was_reported() {
     let waker = bus.waker();
     thread::scope(|scope| {
         scope.spawn(move || waker.wake());
-        assert!(matches!(bus.next_event(None), Event::Woken | Event::Answer { .. }));
+        assert!(matches!(bus.next_event(None), Event::Woken | Event::Answer(..)));
     });
     gateway.send("M 1 CSD 100 55\n");
     wait_for(&mut bus, |event| matches!(event, Event::Datagram(b"M 1 CSD 100 55\n")).then_some(()));

@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         match self.sequencer.poll(self.at(self.read_up_to)) {
             Ok(Action::Wait(until)) => self.wait(until),
             Ok(Action::ReadQueued) => self.read_queued(),
-            Ok(Action::Send { command, attempt }) => {
+            Ok(Action::Send(command, attempt)) => {
                 let overtakes = self.sequencer.in_flight().is_none();
                 if overtakes && in_flight {
                     self.promises.expect(self.promises.has_left, "STOP overtakes only what has left");
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
                 self.send(command);
             }
             Ok(Action::Report(Event::InitRefused { text, was_running })) => self.check_init_refused(&text, was_running),
-            Ok(Action::Report(Event::Completed { command, outcome })) => self.on_completed(command, &outcome),
+            Ok(Action::Report(Event::Completed(command, outcome))) => self.on_completed(command, &outcome),
             Ok(other) => unreachable!("{other:?}"),
             Err(failure) => self.on_failure(&failure),
         }

@@ -283,6 +283,10 @@ impl Sink for Door {
     }
 
     fn flush(&self, _timeout: Duration) {}
+
+    fn now(&self) -> Instant {
+        self.0.at(self.0.world().now)
+    }
 }
 
 /// Runs a session in the world; returns its log.

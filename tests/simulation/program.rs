@@ -39,7 +39,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
         (_, true) => Verbosity::Verbose,
         _ => Verbosity::Normal,
     };
-    let messages = Messages::new("can-listen", verbosity, Arc::new(door.clone()), door.0.at(0));
+    let messages = Messages::new("can-listen", verbosity, Arc::new(door.clone()));
     let shutdown = Arc::new(Shutdown::default());
     door.0.handle_signals(Arc::clone(&shutdown), messages.clone());
     let (gateway, channel) = (gateway(&options.common), options.common.channel);
@@ -64,7 +64,7 @@ fn can_listen(options: &ListenOptions, door: &Door) -> u8 {
 
 fn can_stop(options: &StopOptions, door: &Door) -> u8 {
     let verbosity = if options.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-    let messages = Messages::new("can-stop", verbosity, Arc::new(door.clone()), door.0.at(0));
+    let messages = Messages::new("can-stop", verbosity, Arc::new(door.clone()));
     let bus = Connection::over(Box::new(door.clone()), gateway(&options.common), options.common.channel);
     finish(&messages, stop::confirm(options, &[], bus, &messages))
 }

@@ -1,7 +1,7 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
 use super::{host, network_error, vendor_port};
-use crate::gateway::{Command, Failure, Outcome, Takeover, Verb};
+use crate::gateway::{Command, Connection, Failure, Outcome, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
 pub(crate) fn failure(failure: &Failure) -> String {
@@ -10,7 +10,7 @@ pub(crate) fn failure(failure: &Failure) -> String {
 }
 
 /// What a failed handshake did to a bus that was running.
-pub(crate) fn takeover(takeover: Option<Takeover>) -> &'static str {
+fn takeover(takeover: Option<Takeover>) -> &'static str {
     match takeover {
         Some(Takeover { was_running: true, is_stopped: true }) => "; the bus was running and is stopped now",
         Some(Takeover { was_running: true, .. }) => "; the bus was running, and STOP was sent: it may be stopped now",
@@ -18,6 +18,21 @@ pub(crate) fn takeover(takeover: Option<Takeover>) -> &'static str {
         Some(_) => "; STOP was sent: if the bus was running, it may be stopped now",
         None => "",
     }
+}
+
+/// What a signal during the handshake leaves behind; `can_stop` stops the bus.
+pub(crate) fn handshake_exit(connection: &Connection, can_stop: &str) -> String {
+    if !connection.has_sent {
+        return "exited before anything was sent".to_owned();
+    }
+    let bus = match connection.takeover() {
+        known @ Some(Takeover { was_running: true, is_stopped: true }) => takeover(known),
+        known if connection.sequencer.is_initialised() || known.is_some_and(|known| known.is_stopped) => {
+            "; the bus was not started"
+        }
+        _ => &format!("; the bus may be running, stop it with:\n{can_stop}"),
+    };
+    format!("exited during the handshake{bus}")
 }
 
 fn no_reply(failure: &Failure) -> String {

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-pub(crate) use failure::{failure, takeover};
+pub(crate) use failure::{failure, handshake_exit};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 

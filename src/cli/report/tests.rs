@@ -142,8 +142,7 @@ impl Sink for Lines {
 
 /// What [`end`] does, without the time, and how it exits.
 fn ended(output: Slow, failures: Vec<Error>) -> (Vec<String>, Exit) {
-    let messages =
-        Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Arc::clone(&output.log))), Instant::now());
+    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Arc::clone(&output.log))));
     let exit = end(&output, &messages, &Shutdown::default(), failures, |written| Report {
         written,
         messages_not_shown: 1,
@@ -190,7 +189,7 @@ fn late_error_and_deletion_follow_the_report() {
 #[test]
 fn signal_while_the_disk_stores_the_file_contradicts_nothing() {
     let output = Slow { written: Written::default, synced: || Ok(()), is_deleted: false, log: Log::default() };
-    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Log::default())), Instant::now());
+    let messages = Messages::new("can-listen", Verbosity::Quiet, Arc::new(Lines(Log::default())));
     let shutdown = Shutdown::default();
     let _ = shutdown.waker.set(Waker::default());
     shutdown.set_quit_message("exited; the bus may still run".to_owned());

@@ -375,7 +375,7 @@ fn session(
         }
         match bus.next_event(Some(deadline)) {
             Event::Timeout => break,
-            Event::Completed { outcome: Outcome::NoReply(_), .. } => check_no_reply(world),
+            Event::Completed(_, Outcome::NoReply(_)) => check_no_reply(world),
             Event::Failed(failure) => check_failure(world, &failure),
             Event::Datagram(datagram) => tally.neighbours += u64::from(datagram == OK),
             _ => {}
@@ -473,8 +473,8 @@ fn data_before_the_answer_to_start_is_the_next_event() {
     let (_, mut bus) = connect(World::good());
     bus.start(&setup(1)).expect("started");
     assert!(matches!(bus.next_event(None), Event::Datagram(FRAME)));
-    assert!(matches!(bus.next_event(None), Event::Answer { command: Command { verb: Verb::Start, .. }, datagram: OK }));
-    assert!(matches!(bus.next_event(None), Event::Completed { command: Command { verb: Verb::Start, .. }, .. }));
+    assert!(matches!(bus.next_event(None), Event::Answer(Command { verb: Verb::Start, .. }, OK)));
+    assert!(matches!(bus.next_event(None), Event::Completed(Command { verb: Verb::Start, .. }, _)));
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn mute_connection_reads_and_sends_nothing() {
         let _ = bus.next_event(None);
     }
     bus.request_status().expect("idle");
-    bus.send_no_more();
+    bus.is_mute = true;
     let (sent, deadline) = (lock(&world).sent.len(), bus.now() + TIMEOUT);
     lock(&world).queue.push_back((deadline, Datagram { number: 0, bytes: FRAME }));
     assert!(matches!(bus.next_event(Some(deadline)), Event::Datagram(FRAME)));

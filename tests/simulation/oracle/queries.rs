@@ -111,13 +111,15 @@ impl Queries {
         found.check(all(&unanswered), now, "11 no answer to STATUS, but one was read", || format!("{queries:?}"));
         let waits = view.group(Verb::Status).is_some_and(|group| view.answer_waits(group));
         found.check(!waits, now, "11 no answer to STATUS, but one waits in the queue", || format!("{queries:?}"));
-        let quoted = |group: &Group| group.unknown.last().is_none_or(|text| line.contains(text.trim()));
+        let quoted =
+            |group: &Group| group.unknown.last().is_none_or(|(text, in_time)| !in_time || line.contains(text.trim()));
         found.check(all(&quoted), now, "12 an answer of unknown form is not quoted", || format!("{queries:?}: {line}"));
     }
 
     fn on_refused(view: &View<'_>, line: &str, found: &mut Findings) {
         let quoted = |text: &String| line.to_uppercase().contains(&text.trim().to_uppercase());
-        let is_ours = |group: &Group| group.refusals.iter().any(quoted) || group.unknown.iter().any(quoted);
+        let is_ours =
+            |group: &Group| group.refusals.iter().any(quoted) || group.unknown.iter().any(|(text, _)| quoted(text));
         let since = view.silent_since().map_or(0, |(arrived, _)| arrived);
         let in_silence = view.groups.iter().filter(|group| group.verb == Verb::Status && group.first >= since).cloned();
         let fits = view.known().filter_map(|known| known.query).chain(in_silence).any(|group| is_ours(&group));

@@ -147,8 +147,8 @@ pub struct Group {
     pub stood: bool,
     /// The lines read since its first transmission that could answer it.
     pub refusals: Vec<String>,
-    /// Another `R` line that answers it in an unknown form.
-    pub unknown: Vec<String>,
+    /// Another `R` line that answers it in an unknown form, and whether it was certainly read in time.
+    pub unknown: Vec<(String, bool)>,
     /// STATUS that decides about INIT, START or STOP.
     pub is_check: bool,
 }
@@ -608,11 +608,11 @@ impl<'a> View<'a> {
             Line::Status(..) => {}
             Line::Reply(text) => {
                 // Whatever it answers: it cannot be told.
-                let window = self.options.answer_window() + MILLISECOND;
                 let last_left = self.groups.last().and_then(|group| group.last_left);
-                let is_open = last_left.is_some_and(|sent| now <= sent + window + self.stalled(sent, now));
+                let over = last_left.map(|sent| sent + self.options.answer_window() + self.stalled(sent, now));
+                let is_open = over.is_some_and(|over| now <= over + MILLISECOND);
                 if let Some(group) = self.groups.last_mut().filter(|group| is_open && group.verb == Verb::Status) {
-                    group.unknown.push(text.clone());
+                    group.unknown.push((text.clone(), Some(now) <= over));
                 }
             }
             Line::Event(of, change) if *of == port => match change {
@@ -715,10 +715,11 @@ impl<'a> View<'a> {
                 }
                 _ => {}
             }
-            if matches!(
+            let is_failure = matches!(
                 sentences::recognise(line),
                 Sentence::Idle { .. } | Sentence::AddressLost | Sentence::NoReply { .. }
-            ) {
+            );
+            if is_failure && !line.ends_with("still listening") {
                 self.failure_said = true;
             }
         }
