@@ -95,14 +95,12 @@ impl Bus {
         (self.health, self.event) = (after(self.health), Some((at, after(since_asked))));
     }
 
-    /// A `STATUS` is sent for the first time.
-    pub fn on_asked(&mut self) {
-        (self.asked_at, self.event) = (None, None);
-    }
-
-    /// A `STATUS` has left.
-    pub fn on_status_sent(&mut self, at: Instant) {
-        self.asked_at.get_or_insert(at);
+    /// A `STATUS` was sent, as attempt of this number, and left at this time if it did.
+    pub fn on_status_sent(&mut self, attempt: u32, left_at: Option<Instant>) {
+        if attempt == 1 {
+            (self.asked_at, self.event) = (None, None);
+        }
+        self.asked_at = self.asked_at.or(left_at);
     }
 
     /// An answer to the latest `STATUS` was read. Several can come, in another order than they were given.

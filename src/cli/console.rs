@@ -17,6 +17,8 @@ pub(crate) struct Console<'a> {
     channel: Channel,
     /// `STATUS` has left, so answers to it can come.
     pub status_was_sent: bool,
+    /// Frames that came before `START` left.
+    pub handshake_frames: u64,
 }
 
 /// What a datagram says about the bus and to our commands.
@@ -66,7 +68,7 @@ impl Content {
 
 impl<'a> Console<'a> {
     pub fn new(messages: &'a Messages, printer: Printer, channel: Channel) -> Console<'a> {
-        Console { messages, printer, limiter: Limiter::default(), channel, status_was_sent: false }
+        Console { messages, printer, limiter: Limiter::default(), channel, status_was_sent: false, handshake_frames: 0 }
     }
 
     /// Prints a datagram of the stream, which answers this command of ours if one is given. Answers to `STATUS` are not
@@ -98,18 +100,16 @@ impl<'a> Console<'a> {
     }
 
     /// Takes a datagram of the handshake, which is no data, and counts its frames.
-    pub fn note_early(&mut self, datagram: &[u8]) -> u64 {
-        let mut frames = 0;
+    pub fn note_early(&mut self, datagram: &[u8]) {
         for line in lines(datagram) {
             if Line::classify(line) == Line::Frame {
-                frames += 1;
+                self.handshake_frames += 1;
             } else if self.messages.verbosity == Verbosity::Verbose {
                 if let Some(text) = admitted(&mut self.limiter, self.messages, line) {
                     self.messages.debug(format_args!("received {text}"));
                 }
             }
         }
-        frames
     }
 }
 

@@ -225,12 +225,8 @@ pub fn parse<T: Parser>() -> T {
 impl ListenOptions {
     /// What the handshake sets up. The gateway refuses a filter that is set twice, so each is set once.
     pub(crate) fn setup(&self) -> Setup {
-        let mut filters: Vec<Filter> = Vec::new();
-        for filter in &self.filters {
-            if !filters.contains(filter) {
-                filters.push(*filter);
-            }
-        }
+        let is_new = |&(index, filter): &(usize, &Filter)| !self.filters[..index].contains(filter);
+        let filters = self.filters.iter().enumerate().filter(is_new).map(|(_, filter)| *filter).collect();
         let init = Init { bit_rate: self.bitrate, data_bit_rate: self.data_bitrate, listen_only: self.listen_only };
         Setup { init, filters, retry: RetryConfig::new(self.retry.timeout, self.retry.attempts) }
     }

@@ -47,8 +47,6 @@ pub(crate) struct Session<'a> {
     overflowed: Tally,
     network_errors: u64,
     unreachable: Tally,
-    /// Frames that came before `START` left.
-    handshake_frames: u64,
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
@@ -94,7 +92,6 @@ impl<'a> Session<'a> {
             overflowed: Tally::default(),
             network_errors: 0,
             unreachable: Tally::default(),
-            handshake_frames: 0,
             ended: None,
             next_check: connection.now(),
             late_status: None,
@@ -112,7 +109,7 @@ impl<'a> Session<'a> {
             let deadline = self.next_deadline();
             let may_be_ours = self.connection.answerable().is_some();
             match self.connection.next_event(deadline) {
-                Event::Early(datagram) => self.handshake_frames += self.console.note_early(datagram),
+                Event::Early(datagram) => self.console.note_early(datagram),
                 Event::Datagram(datagram) => {
                     let content = self.console.print(datagram, None, may_be_ours);
                     self.on_content(&content);
@@ -128,16 +125,14 @@ impl<'a> Session<'a> {
                 }
                 Event::Completed(command, outcome) => self.on_completed(command, outcome),
                 Event::Failed(failure) if self.stage == Stage::Starting => {
-                    let explanation = advice::failure(&failure);
-                    let others = advice::other_addresses(&failure, &self.options.common.target, &self.others);
-                    return Exit::Failure(anyhow!("{explanation}{others}"));
+                    let target = &self.options.common.target;
+                    return Exit::Failure(anyhow!(advice::first_failure(&failure, target, &self.others)));
                 }
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(_) => self.on_network_error(),
                 // Decided here and not by the signal handler, so that no signal falls between START and the stream.
                 Event::Woken if self.stage == Stage::Starting => {
-                    let can_stop = self.options.common.can_stop_command_line();
-                    return Exit::Quit(advice::handshake_exit(&self.connection, &can_stop));
+                    return Exit::Quit(advice::handshake_exit(&self.connection, &self.options.common));
                 }
                 Event::Woken => self.begin_shutdown(),
                 Event::Timeout if matches!(self.stage, Stage::Draining { .. }) => return self.finish(),
@@ -174,21 +169,19 @@ impl<'a> Session<'a> {
             }
             _ => self.messages.debug(format_args!("sent {command} (attempt {attempt})")),
         }
-        if command.verb == Verb::Status && attempt == 1 {
-            self.bus.on_asked();
-        }
-        if !left {
-            return;
-        }
-        self.console.status_was_sent |= command.verb == Verb::Status;
         match command.verb {
-            Verb::Start => self.bus.on_start_sent(now),
-            Verb::Status => self.bus.on_status_sent(now),
-            Verb::Stop => self.bus.on_stop_sent(now),
+            Verb::Status => {
+                self.console.status_was_sent |= left;
+                self.bus.on_status_sent(attempt, left.then_some(now));
+            }
+            Verb::Start if left => {
+                self.bus.on_start_sent(now);
+                if self.stage == Stage::Starting {
+                    self.begin_stream(now);
+                }
+            }
+            Verb::Stop if left => self.bus.on_stop_sent(now),
             _ => {}
-        }
-        if command.verb == Verb::Start && self.stage == Stage::Starting {
-            self.begin_stream(now);
         }
     }
 
@@ -339,7 +332,7 @@ impl<'a> Session<'a> {
                 written,
                 messages_not_shown: self.console.limiter.suppressed + self.messages.sink.lost(),
                 network_errors: self.network_errors,
-                handshake_frames: self.handshake_frames,
+                handshake_frames: self.console.handshake_frames,
                 duration: self.ended.zip(self.bus.first_start).map_or(Duration::ZERO, |(end, start)| end - start),
                 bus: self.bus.conclusion(now, &self.options.common.can_stop_command_line()),
             }

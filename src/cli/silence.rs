@@ -20,7 +20,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(8);
 pub(crate) struct Silence {
     /// How long a silence lasts before `STATUS` is sent; `None` for never.
     after: Option<Duration>,
-    look_after: Duration,
     /// When `STATUS` was last sent, in any silence.
     last_asked: Option<Instant>,
     /// The explanation that was reported last in this silence.
@@ -37,8 +36,7 @@ impl Silence {
             Some(idle) if idle < 2 * status_after => idle / 2,
             _ => status_after,
         });
-        let look_after = after.unwrap_or(DEFAULT_LOOK_AFTER);
-        Silence { after, look_after, last_asked: None, told: None, last_look: None }
+        Silence { after, last_asked: None, told: None, last_look: None }
     }
 
     /// A frame came. Returns how long there was none, if that was reported.
@@ -66,7 +64,7 @@ impl Silence {
 
     /// When to look at the local address.
     pub fn look_at(&self, last_data: Instant) -> Instant {
-        self.last_look.map_or(last_data + self.look_after, |(last, _)| last + LOOK_INTERVAL)
+        self.last_look.map_or(last_data + self.after.unwrap_or(DEFAULT_LOOK_AFTER), |(last, _)| last + LOOK_INTERVAL)
     }
 
     /// Takes what a look has found at `now`. Returns whether the address is gone for good: twice in a row.

@@ -46,10 +46,9 @@ pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Con
             Exit::Success
         }
         Err(failure) => {
-            let explanation = advice::failure(&failure);
-            let others = advice::other_addresses(&failure, &options.common.target, others);
+            let explanation = advice::first_failure(&failure, &options.common.target, others);
             let effect = if failure.is_refused() { "" } else { "; the bus may still run" };
-            Exit::Failure(anyhow!("{explanation}{others}{effect}"))
+            Exit::Failure(anyhow!("{explanation}{effect}"))
         }
     }
 }

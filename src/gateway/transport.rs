@@ -31,9 +31,7 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// to `can-stop` are delivered here. One that is already on its way by then is taken for ours; that is accepted.
     fn share_port(&mut self, on: bool);
     /// A waker that ends a read or a sleep.
-    fn waker(&self) -> Waker {
-        Waker::default()
-    }
+    fn waker(&self) -> Waker;
     /// Whether a waker has fired.
     fn is_woken(&self) -> bool;
     fn local_addr(&self) -> io::Result<SocketAddr>;

@@ -12,8 +12,8 @@ use super::log::{Ending, Fact, Log, MILLISECOND, Pushed, SECOND, Time};
 use super::world::World;
 use crate::cli::messages::{Messages, Sink};
 use crate::cli::shutdown::Shutdown;
-use crate::gateway::Drops;
 use crate::gateway::transport::Transport;
+use crate::gateway::{Drops, Waker};
 use crate::output::spool::{Output, PushError, Written};
 
 /// No session makes more calls.
@@ -191,6 +191,10 @@ impl Transport for Door {
             world.shared = on;
             world.log.add(now, Fact::Shared(on));
         }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::default()
     }
 
     fn is_woken(&self) -> bool {

@@ -1,12 +1,27 @@
 //! Why a handshake, a `START` or a `STOP` failed, and what to try.
 
+use std::net::SocketAddr;
+
 use super::{host, network_error, vendor_port};
+use crate::cli::address::Address;
+use crate::cli::options::CommonOptions;
 use crate::gateway::{Command, Connection, Failure, Outcome, Takeover, Verb};
 
 /// Explains a failure: with whom, at which command, what came instead, what the handshake did to a running bus, and what to try.
 pub(crate) fn failure(failure: &Failure) -> String {
     let hint = if let Outcome::NoReply(_) = failure.outcome { no_reply(failure) } else { refusal(failure) };
     format!("{failure}; {hint}{}", takeover(failure.takeover))
+}
+
+/// The same of a program's first conversation, where the name `target` has further addresses: it may mean one of these if
+/// nothing has come from the one in use.
+pub(crate) fn first_failure(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
+    let explanation = self::failure(failure);
+    if others.is_empty() || failure.has_answered || !matches!(failure.outcome, Outcome::NoReply(_)) {
+        return explanation;
+    }
+    let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
+    format!("{explanation}; {} also has {}", target.host, others.join(", "))
 }
 
 /// What a failed handshake did to a bus that was running.
@@ -20,8 +35,8 @@ fn takeover(takeover: Option<Takeover>) -> &'static str {
     }
 }
 
-/// What a signal during the handshake leaves behind; `can_stop` stops the bus.
-pub(crate) fn handshake_exit(connection: &Connection, can_stop: &str) -> String {
+/// What a signal during the handshake leaves behind.
+pub(crate) fn handshake_exit(connection: &Connection, options: &CommonOptions) -> String {
     if !connection.has_sent {
         return "exited before anything was sent".to_owned();
     }
@@ -30,7 +45,7 @@ pub(crate) fn handshake_exit(connection: &Connection, can_stop: &str) -> String 
         known if connection.sequencer.is_initialised() || known.is_some_and(|known| known.is_stopped) => {
             "; the bus was not started"
         }
-        _ => &format!("; the bus may be running, stop it with:\n{can_stop}"),
+        _ => &format!("; the bus may be running, stop it with:\n{}", options.can_stop_command_line()),
     };
     format!("exited during the handshake{bus}")
 }

@@ -8,12 +8,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-pub(crate) use failure::{failure, handshake_exit};
+pub(crate) use failure::{failure, first_failure, handshake_exit};
 pub(crate) use no_data::{no_data, start_again};
 pub(crate) use record::{FILE_DELETED, found, write_error};
 
-use crate::cli::address::{Address, DEFAULT_PORT, Resolved};
-use crate::gateway::{Failure, NetworkError, Outcome};
+use crate::cli::address::{DEFAULT_PORT, Resolved};
+use crate::gateway::NetworkError;
 
 /// The vendor's default UDP port, which the gateways of this project's users are configured away from.
 const VENDOR_PORT: u16 = 19228;
@@ -56,15 +56,6 @@ pub(crate) fn vendor_port(gateway: SocketAddr) -> String {
     }
     let there = with_port(gateway, VENDOR_PORT);
     format!(" The vendor's default port is {VENDOR_PORT}: try --target {there}")
-}
-
-/// What else a name could mean whose address has not answered.
-pub(crate) fn other_addresses(failure: &Failure, target: &Address, others: &[SocketAddr]) -> String {
-    if others.is_empty() || failure.has_answered || !matches!(failure.outcome, Outcome::NoReply(_)) {
-        return String::new();
-    }
-    let others: Vec<String> = others.iter().map(|other| host(*other)).collect();
-    format!("; {} also has {}", target.host, others.join(", "))
 }
 
 /// Explains why nothing can be sent to the address of the own socket.

@@ -56,13 +56,12 @@ impl Session<'_> {
         if self.silence.look_at(self.last_data()) <= now {
             let (is_lost, now) =
                 (self.connection.transport.address_is_lost(self.connection.gateway()), self.connection.read_clock());
-            if !self.silence.on_look(now, is_lost) {
-                return;
+            if self.silence.on_look(now, is_lost) {
+                self.bus.on_doubt(now);
+                let local = self.connection.local_addr().ok();
+                self.failures.push(anyhow!(advice::address_lost(local, self.connection.gateway())));
+                self.begin_shutdown();
             }
-            self.bus.on_doubt(now);
-            let local = self.connection.local_addr().ok();
-            self.failures.push(anyhow!(advice::address_lost(local, self.connection.gateway())));
-            self.begin_shutdown();
         }
     }
 

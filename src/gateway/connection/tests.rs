@@ -298,6 +298,10 @@ impl Transport for Shared {
         lock(self).port_is_shared = on;
     }
 
+    fn waker(&self) -> Waker {
+        Waker::default()
+    }
+
     fn is_woken(&self) -> bool {
         lock(self).is_woken
     }
