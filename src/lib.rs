@@ -38,13 +38,17 @@
 //                                  |                                   \-> format: into bytes
 //                                  \-> sequencer, transaction: replies in, commands out --UDP--> gateway
 //
+// Of a command that is not answered: transaction (sends it again, gives up), sequencer (what follows), connection, session,
+// advice::failure. Of a signal: shutdown, Waker (in transport), connection, session. Of a silence: session (its deadline),
+// session::watch with silence (when to ask), sequencer (STATUS), and with its end again watch, advice::no_data.
+//
 // * gateway: connection is the loop; it reads, feeds the state machines sequencer (which command follows which outcome) and
 //   transaction (one command and its answer), and sends what they want sent. A session's one door to the world is transport.
 // * format: datagrams and frames into bytes.
 // * output counts datagrams, has them encoded, and writes them to stdout on a thread of its own, so that the loop never waits
 //   for a slow reader.
-// * cli is the two programs. Its session decides what follows from each event; bus is what is known, and hints about
-//   what the gateway and the network do are in advice.
+// * cli is the two programs. Its session decides what follows from each event; bus is what is known, and the sentences that
+//   explain what the gateway and the network do are in advice.
 //
 // Imports point one way, from cli over output and format to gateway.
 

@@ -16,6 +16,11 @@
 //!
 //! `R ok` says that the command was carried out at least once, so it stands, whatever follows. `R ERR` may refuse a
 //! repetition of a command that was carried out; it stands if nothing better has come until the line has settled.
+//!
+//! # When the next command may be sent
+//!
+//! [`SETTLE`] after the answer if the command was transmitted once. If it was repeated, copies of it may still be carried out
+//! and answered: then two timeouts after the last transmission, and [`SETTLE`]. `replies_until` is that time.
 
 use std::mem;
 use std::time::{Duration, Instant};

@@ -160,10 +160,7 @@ impl Verdicts {
                 // The report is later than the failure if the process stood still.
                 let is_late = view.stalled(view.now.saturating_sub(30 * SECOND), view.now) > SECOND;
                 // The START that was refused did not start what another program started since.
-                let claims = [first, second];
-                let is_foreign = view.runs == Some(By::Other)
-                    && claims.contains(&&Claim::NotStarted)
-                    && (claims.contains(&&Claim::Runs) || claims.contains(&&Claim::MayRun));
+                let is_foreign = view.runs == Some(By::Other) && [first, second].contains(&&Claim::NotStarted);
                 let differ = is(first) != is(second) && line != other && !is_late && !is_foreign;
                 found.check(!differ, view.now, "31 the last lines contradict each other", || {
                     format!("{line} / {other}")
