@@ -132,13 +132,6 @@ impl Bus {
         }
     }
 
-    /// The latest `STATUS` was refused.
-    pub fn on_status_refused(&mut self, at: Instant) {
-        if self.runs < self.asked_at {
-            self.may_not_run = Some(at);
-        }
-    }
-
     /// The latest `STATUS` has ended.
     pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
         let is_news = Some(ended_at) >= self.last_frame && self.asked_at > self.last_start;
@@ -169,9 +162,9 @@ impl Bus {
         self.last_frame.is_some()
     }
 
-    /// Whether one has come since the latest `STATUS` was first sent.
-    pub fn has_frame_since_asked(&self) -> bool {
-        self.last_frame > self.asked_at
+    /// Whether a sign that it runs is newer than the latest `STATUS`.
+    pub fn has_new_sign(&self) -> bool {
+        self.runs > self.asked_at
     }
 
     /// Whether it has run in this session, for all that is known.

@@ -19,7 +19,7 @@ use crate::cli::report::{self, Report};
 use crate::cli::shutdown::{SHUTDOWN_NOTICE_AFTER, Shutdown};
 use crate::cli::silence::Silence;
 use crate::gateway::reply::Status;
-use crate::gateway::{Command, Connection, Drops, Event, Failure, NetworkError, Outcome, Verb};
+use crate::gateway::{Command, Connection, Drops, Event, Failure, Outcome, Verb};
 
 mod watch;
 
@@ -163,11 +163,9 @@ impl<'a> Session<'a> {
 
     fn on_sent(&mut self, command: Command, attempt: u32, left: bool) {
         let now = self.connection.now();
-        match self.connection.network_error() {
-            Some(NetworkError::Send(error)) if !left => {
-                self.messages.debug(format_args!("could not send {command}: {error}"));
-            }
-            _ => self.messages.debug(format_args!("sent {command} (attempt {attempt})")),
+        match self.connection.network_error().filter(|_| !left) {
+            Some(error) => self.messages.debug(format_args!("could not send {command}: {}", error.io_error())),
+            None => self.messages.debug(format_args!("sent {command} (attempt {attempt})")),
         }
         match command.verb {
             Verb::Status => {
@@ -194,8 +192,8 @@ impl<'a> Session<'a> {
         }
         self.dropped_before = drops.count;
         self.console.printer.begin();
-        let gateway = self.connection.gateway();
-        self.messages.info(format_args!("START sent to {gateway}; waiting for data (Ctrl-C to stop)"));
+        self.messages
+            .info(format_args!("START sent to {}; waiting for data (Ctrl-C to stop)", self.connection.gateway));
     }
 
     /// A datagram of the stream was read, and printed unless it answers `STATUS`. This is what it says of the bus; the end of
@@ -212,9 +210,7 @@ impl<'a> Session<'a> {
             }
             (.., Some(status)) => self.bus.on_status(now, status),
             // At once: if STOP overtakes that STATUS, its end is no event.
-            (_, Some(Verb::Status), None) if content.has_refusal && !content.has_frame => {
-                self.bus.on_status_refused(now);
-            }
+            (_, Some(Verb::Status), None) if content.has_refusal && !self.bus.has_new_sign() => self.bus.on_doubt(now),
             _ => {}
         }
         if content.has_frame {
@@ -245,7 +241,7 @@ impl<'a> Session<'a> {
     }
 
     fn on_completed(&mut self, command: Command, outcome: Outcome) {
-        let now = self.connection.read_up_to();
+        let now = self.connection.read_up_to;
         match command.verb {
             Verb::Start => {
                 let answered = if let Outcome::NoReply(_) = outcome { "not answered" } else { "answered" };
@@ -263,7 +259,7 @@ impl<'a> Session<'a> {
 
     /// A `START` or `STOP` has failed after the stream has begun.
     fn on_failure(&mut self, mut failure: Failure) {
-        let now = self.connection.read_up_to();
+        let now = self.connection.read_up_to;
         let is_answered = matches!(failure.outcome, Outcome::Refused(_));
         failure.in_doubt |= is_answered && failure.command.verb == Verb::Start && self.bus.answers_differ();
         let message = advice::failure(&failure);
@@ -278,7 +274,7 @@ impl<'a> Session<'a> {
         let is_cut_short = self.stage != Stage::Streaming && self.bus.has_frames();
         if failure.is_refused() {
             self.bus.on_start_refused();
-        } else if failure.in_doubt && !is_cut_short && !self.bus.has_frame_since_asked() {
+        } else if failure.in_doubt && !is_cut_short && !self.bus.has_new_sign() {
             self.bus.on_doubt(now);
         }
         if self.bus.has_frames() && !failure.is_refused() {

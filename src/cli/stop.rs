@@ -42,7 +42,7 @@ pub(crate) fn confirm(options: &StopOptions, others: &[SocketAddr], mut bus: Con
     let command = Command { channel: options.common.channel, verb: Verb::Stop };
     match bus.stop() {
         Ok(()) => {
-            messages.info(format_args!("sent {command} to {}; confirmed: the bus is halted", bus.gateway()));
+            messages.info(format_args!("sent {command} to {}; confirmed: the bus is halted", bus.gateway));
             Exit::Success
         }
         Err(failure) => {

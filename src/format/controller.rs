@@ -1,10 +1,12 @@
 //! A controller event, parsed from an `E` line.
 
+use std::fmt;
+
 use crate::gateway::command::Channel;
 use crate::text::tokens;
 
 /// `E 1 BUSOFF`: a controller reports a change of its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ControllerEvent<'a> {
     /// The CAN port.
@@ -44,6 +46,12 @@ impl ControllerEvent<'_> {
         let after_channel = line.iter().position(|&byte| byte == channel.digit())? + 1;
         let text = line[after_channel..].trim_ascii();
         (!text.is_empty()).then_some(ControllerEvent { channel, change, text })
+    }
+}
+
+impl fmt::Debug for ControllerEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ControllerEvent(channel {}, \"{}\")", self.channel, self.text.escape_ascii())
     }
 }
 

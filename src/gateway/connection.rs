@@ -72,7 +72,7 @@ const ERROR_BACKOFF: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) transport: Box<dyn Transport>,
-    gateway: SocketAddr,
+    pub(crate) gateway: SocketAddr,
     pub(crate) sequencer: Sequencer,
     /// `START` has left.
     is_streaming: bool,
@@ -82,8 +82,8 @@ pub struct Connection {
     /// The latest reading of the clock.
     now: Instant,
     received_at: Instant,
-    /// Everything that arrived before this has been read.
-    read_up_to: Instant,
+    /// Everything that arrived before this has been read. Deadlines are compared with it.
+    pub(crate) read_up_to: Instant,
     /// Since then reads do not block, until everything that was there has been read.
     catching_up_since: Option<Instant>,
     /// How many reads since then have found something.
@@ -279,16 +279,6 @@ impl Connection {
     /// When the latest datagram was read.
     pub fn received_at(&self) -> Instant {
         self.received_at
-    }
-
-    /// The time up to which everything that arrived has been read. Deadlines are compared with it.
-    pub fn read_up_to(&self) -> Instant {
-        self.read_up_to
-    }
-
-    /// The gateway's address.
-    pub fn gateway(&self) -> SocketAddr {
-        self.gateway
     }
 
     /// The local address.

@@ -1,5 +1,6 @@
 //! What the state machines want done, and what a connection reports.
 
+use std::fmt;
 use std::time::Instant;
 
 use super::command::Command;
@@ -40,7 +41,6 @@ pub enum Action {
 }
 
 /// What happened next on a [`Connection`](super::Connection).
-#[derive(Debug)]
 #[must_use = "it can be a failure"]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -78,4 +78,21 @@ pub enum Event<'a> {
     Timeout,
     /// A [`Waker`](super::Waker) has woken the connection. Comes once.
     Woken,
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Datagram(bytes) => write!(f, "Datagram(\"{}\")", bytes.escape_ascii()),
+            Event::Answer(command, bytes) => write!(f, "Answer({command}, \"{}\")", bytes.escape_ascii()),
+            Event::Early(bytes) => write!(f, "Early(\"{}\")", bytes.escape_ascii()),
+            Event::Sent { command, attempt, left } => write!(f, "Sent({command}, attempt {attempt}, left: {left})"),
+            Event::InitRefused { text, was_running } => write!(f, "InitRefused({text:?}, was_running: {was_running})"),
+            Event::Completed(command, outcome) => write!(f, "Completed({command}, {outcome:?})"),
+            Event::Failed(failure) => write!(f, "Failed({failure})"),
+            Event::NetworkError(error) => write!(f, "NetworkError({error:?})"),
+            Event::Timeout => f.write_str("Timeout"),
+            Event::Woken => f.write_str("Woken"),
+        }
+    }
 }

@@ -146,8 +146,7 @@ impl Transaction {
             return Action::ReadQueued;
         }
         let is_answered = !matches!(in_flight.outcome, Outcome::NoReply(_));
-        let is_start = command.verb == Verb::Start;
-        let is_over = self.attempts >= self.retry.attempts || is_start && self.transmissions > 0;
+        let is_over = self.attempts >= self.retry.attempts || command.verb == Verb::Start && self.transmissions > 0;
         let until = if is_over && !is_answered { self.replies_until } else { in_flight.next_at };
         if now < until {
             return Action::Wait(Some(until));

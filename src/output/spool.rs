@@ -11,7 +11,7 @@ use std::io;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::gateway::Waker;
 use crate::output::stdout::Stdout;
@@ -31,9 +31,6 @@ const MAX_WAITING: usize = 1 << 20;
 /// A buffer that has held more than this is given back to the system once it is written out.
 const RETAINED_CAPACITY: usize = 2 * MAX_WAITING;
 
-/// How soon the writer looks again, after a write, whether the file was deleted.
-const DELETION_CHECK_INTERVAL: Duration = Duration::from_secs(60);
-
 /// What a session sees of stdout.
 pub(crate) trait Output: fmt::Debug + Send + Sync {
     /// Appends the bytes of `datagrams` datagrams (one, or none for a format's header), all or nothing. Never waits.
@@ -49,7 +46,7 @@ pub(crate) trait Output: fmt::Debug + Send + Sync {
     fn wait_written(&self, timeout: Option<Duration>) -> Option<Written>;
     /// Once everything is written without an error: waits like [`Output::wait_written`] until a regular file is stored.
     fn wait_synced(&self, timeout: Option<Duration>) -> Option<io::Result<()>>;
-    /// Whether the file was found to be deleted: looked at about once a minute while it is written, and after everything is.
+    /// Whether the file was found to be deleted: looked at after each write, and after the last.
     /// Says so once.
     fn take_deletion(&self) -> bool;
     /// Whether it is a regular file.
@@ -126,7 +123,6 @@ impl Spool {
     fn write_to(&self, stdout: &mut Stdout, mut batch: Vec<u8>) -> Written {
         let interval = if self.is_file { FILE_WRITE_INTERVAL } else { WRITE_INTERVAL };
         let mut written = Written::default();
-        let mut checked_at = Instant::now();
         loop {
             let mut state = self.wait_for_bytes(1, Duration::MAX);
             if state.waiting.is_empty() {
@@ -145,11 +141,7 @@ impl Spool {
                 batch = empty_buffer().unwrap_or(batch);
             }
             batch.clear();
-            if checked_at.elapsed() >= DELETION_CHECK_INTERVAL {
-                checked_at = Instant::now();
-                let is_deleted = stdout.has_lost_name();
-                self.lock().is_deleted |= is_deleted;
-            }
+            self.lock().is_deleted |= stdout.has_lost_name();
             drop(self.wait_for_bytes(MAX_WAITING, interval));
         }
     }

@@ -21,7 +21,7 @@ fn received_at_moves_only_when_something_was_received() {
     let until = Instant::now() + Duration::from_millis(30);
     assert!(matches!(bus.next_event(Some(until)), Event::Timeout));
     assert_eq!(bus.received_at(), received_at);
-    assert!(bus.now() >= until && bus.read_up_to() >= until);
+    assert!(bus.now() >= until);
     gateway.send("M 1 CSD 100 55\n");
     wait_for(&mut bus, |event| matches!(event, Event::Datagram(_)).then_some(()));
     assert!(bus.received_at() >= until);

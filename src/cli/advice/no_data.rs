@@ -20,7 +20,7 @@ pub(crate) fn no_data(options: &ListenOptions, connection: &Connection, bus: &Bu
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
              STATUS"
         ),
-        (.., Some(error)) => network_error(connection.gateway(), error, connection.has_answered),
+        (.., Some(error)) => network_error(connection.gateway, error, connection.has_answered),
         (_, Some(Outcome::NoReply(Some(text))), None) => {
             format!("no answer to STATUS, only {text}: does the gateway not know STATUS, or does the network lose packets?")
         }

@@ -22,7 +22,7 @@ impl Session<'_> {
     }
 
     pub(super) fn on_timeout(&mut self) {
-        let now = self.connection.read_up_to();
+        let now = self.connection.read_up_to;
         self.check();
         match &mut self.stage {
             Stage::Streaming => self.on_silence(now),
@@ -43,10 +43,9 @@ impl Session<'_> {
         }
         if self.idle_at().is_some_and(|at| at <= now) {
             let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
-            let gateway = self.connection.gateway();
+            let gateway = self.connection.gateway;
             let explanation = advice::no_data(self.options, &self.connection, &self.bus);
-            let message = format!("no data from {gateway} for {seconds} s (--idle-timeout): {explanation}");
-            self.failures.push(anyhow!(message));
+            self.failures.push(anyhow!("no data from {gateway} for {seconds} s (--idle-timeout): {explanation}"));
             return self.begin_shutdown();
         }
         if self.ask_at().is_some_and(|at| at <= now) {
@@ -55,11 +54,11 @@ impl Session<'_> {
         }
         if self.silence.look_at(self.last_data()) <= now {
             let (is_lost, now) =
-                (self.connection.transport.address_is_lost(self.connection.gateway()), self.connection.read_clock());
+                (self.connection.transport.address_is_lost(self.connection.gateway), self.connection.read_clock());
             if self.silence.on_look(now, is_lost) {
                 self.bus.on_doubt(now);
                 let local = self.connection.local_addr().ok();
-                self.failures.push(anyhow!(advice::address_lost(local, self.connection.gateway())));
+                self.failures.push(anyhow!(advice::address_lost(local, self.connection.gateway)));
                 self.begin_shutdown();
             }
         }
@@ -115,7 +114,7 @@ impl Session<'_> {
         self.bus.on_doubt(now);
         let is_due = self.stage == Stage::Streaming && self.unreachable.due(now, self.network_errors).is_some();
         if let Some(error) = self.connection.network_error().filter(|_| is_due) {
-            self.messages.warn(advice::unreachable(self.connection.gateway(), error));
+            self.messages.warn(advice::unreachable(self.connection.gateway, error));
         }
     }
 }
