@@ -39,8 +39,9 @@
 //                                  \-> sequencer, transaction: replies in, commands out --UDP--> gateway
 //
 // Of a command that is not answered: transaction (sends it again, gives up), sequencer (what follows), connection, session,
-// advice::failure. Of a signal: shutdown, Waker (in transport), connection, session. Of a silence: session (its deadline),
-// session::watch with silence (when to ask), sequencer (STATUS), and with its end again watch, advice::no_data.
+// advice::failure. Of a signal: shutdown, Waker (in transport), connection, session, and in the handshake advice::failure. Of a
+// silence: session (its deadline), session::watch with silence and bus (when to ask), sequencer (STATUS), and when that has
+// ended again watch, with bus and advice::no_data.
 //
 // * gateway: connection is the loop; it reads, feeds the state machines sequencer (which command follows which outcome) and
 //   transaction (one command and its answer), and sends what they want sent. A session's one door to the world is transport.

@@ -21,7 +21,7 @@ pub(crate) struct Bus {
     /// How many times it left again.
     pub repairs: u32,
     last_frame: Option<Instant>,
-    /// The latest sign that the bus runs: a frame, an answer to `START`, a `STATUS`.
+    /// The latest sign that the bus runs: a frame, an answer to `START`, an answer to `STATUS` that says so.
     runs: Option<Instant>,
     /// The latest sign that it may not: an answer to `STATUS` or that none came, an error of the network, a `STOP` that was not confirmed.
     may_not_run: Option<Instant>,
@@ -133,7 +133,7 @@ impl Bus {
     }
 
     /// The latest `STATUS` has ended.
-    pub fn on_query(&mut self, ended_at: Instant, outcome: Outcome) {
+    pub fn on_status_ended(&mut self, ended_at: Instant, outcome: Outcome) {
         let is_news = Some(ended_at) >= self.last_frame && self.asked_at > self.last_start;
         self.outcome = is_news.then_some(outcome);
         // An answer of unknown form says nothing.

@@ -39,8 +39,8 @@ impl Content {
     pub fn of(datagram: &[u8], channel: Channel) -> Content {
         let mut content = Content { has_frame: has_frame(datagram, channel), is_status: true, ..Content::default() };
         // A frame alone is not looked into: line ends come last.
-        let last_bytes = datagram.len().saturating_sub(4);
-        if content.has_frame && !datagram[..last_bytes].iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) {
+        let end_at = datagram.len().saturating_sub(4);
+        if content.has_frame && !datagram[..end_at].iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) {
             return Content { is_status: false, ..content };
         }
         for line in lines(datagram) {
@@ -81,7 +81,7 @@ impl<'a> Console<'a> {
         let Console { messages, limiter, printer, .. } = self;
         printer.print(datagram, |notice| {
             let (line, prefix) = match notice {
-                // A command of ours is dealt with elsewhere.
+                // The refusal of a command of ours is reported when that ends.
                 Notice::Refusal(_) if may_be_ours => return,
                 Notice::Refusal(line) => (line, "the gateway refused a command: ".to_owned()),
                 Notice::Event { line, received } => {

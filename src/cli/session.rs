@@ -107,6 +107,7 @@ impl<'a> Session<'a> {
         let _ = self.connection.begin_start(&self.options.setup());
         loop {
             let deadline = self.next_deadline();
+            // Whether a refusal that comes may be one of our commands'. Asked first, since the event borrows the connection.
             let may_be_ours = self.connection.answerable().is_some();
             match self.connection.next_event(deadline) {
                 Event::Early(datagram) => self.console.note_early(datagram),
@@ -130,7 +131,8 @@ impl<'a> Session<'a> {
                 }
                 Event::Failed(failure) => self.on_failure(failure),
                 Event::NetworkError(_) => self.on_network_error(),
-                // Decided here and not by the signal handler, so that no signal falls between START and the stream.
+                // By a signal, since nothing is written yet. Decided here and not by the signal handler, so that no signal falls
+                // between START and the stream.
                 Event::Woken if self.stage == Stage::Starting => {
                     return Exit::Quit(advice::handshake_exit(&self.connection, &self.options.common));
                 }
@@ -147,7 +149,7 @@ impl<'a> Session<'a> {
             Stage::Starting => None,
             Stage::Streaming => {
                 let (look_at, late_status) =
-                    (self.silence.look_at(self.last_data()), self.late_status.map(|(at, _)| at));
+                    (self.silence.address_look_at(self.last_data()), self.late_status.map(|(at, _)| at));
                 [self.ask_at(), Some(look_at), late_status, self.idle_at()].into_iter().flatten().min()
             }
             Stage::Stopping { notice_at } => notice_at,
@@ -252,7 +254,7 @@ impl<'a> Session<'a> {
                 self.shutdown.set_quit_message(format!("{EXITED}; the bus is halted"));
                 self.drain();
             }
-            Verb::Status if self.stage == Stage::Streaming => self.on_query(now, outcome),
+            Verb::Status if self.stage == Stage::Streaming => self.on_status_ended(now, outcome),
             _ => {}
         }
     }

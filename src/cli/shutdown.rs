@@ -107,7 +107,8 @@ impl Shutdown {
         }
     }
 
-    /// Waits for a moment: a shell can send SIGHUP before it gives the terminal up.
+    /// Whether this signal is the SIGHUP of a terminal that closes and need not end the session (nohup). Only then it waits for
+    /// a moment: a shell can send SIGHUP before it gives the terminal up.
     fn terminal_has_just_closed(&self) -> bool {
         const CHECKS: u32 = 30;
         for _ in 0..CHECKS {

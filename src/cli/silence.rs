@@ -1,6 +1,6 @@
 //! When a silent bus is asked about, and what is reported of it. A dead gateway, a `START` that was not carried out, a wrong
 //! bit rate, a bus that another program stopped: all look the same to a listener. `STATUS` tells most of them apart, so it is
-//! sent once in each silence, and again every minute while its answer explains nothing. Frames alone decide whether a session
+//! sent once in each silence, and again every minute while no answer tells the controller's state. Frames alone decide whether a session
 //! ends, with one exception: the local address is gone (DHCP, VPN, IPv6 privacy address). No socket, no clock, no thread.
 
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// How soon one `STATUS` may follow another.
 const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a silence lasts before the first look at the local address where `--status-after` does not say.
+/// How long a silence lasts before the first look at the local address where `--status-after` is 0.
 const DEFAULT_LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// The time between two looks in a silence. Both must find the address gone, so that one that comes back at once (a VPN that
@@ -20,11 +20,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(8);
 pub(crate) struct Silence {
     /// How long a silence lasts before `STATUS` is sent; `None` for never.
     after: Option<Duration>,
-    /// When `STATUS` was last sent, in any silence.
+    /// When `STATUS` was last requested, in any silence.
     last_asked: Option<Instant>,
     /// The explanation that was reported last in this silence.
     told: Option<String>,
-    /// When the local address was last looked at in this silence, with everything read that came before, and whether it was gone.
+    /// When the latest look at the local address in this silence ended, and whether it was gone.
     last_look: Option<(Instant, bool)>,
 }
 
@@ -41,12 +41,13 @@ impl Silence {
 
     /// A frame came. Returns how long there was none, if that was reported.
     pub fn on_frame(&mut self, now: Instant, last_data: Instant) -> Option<Duration> {
-        // A silence that was not observed. Cheap, since this happens at every frame.
+        // Without a look nothing was observed, nor reported. Cheap, since this happens at every frame.
         self.last_look.take()?;
         self.told.take().map(|_| now - last_data)
     }
 
-    /// When to send `STATUS`. `must_ask_again`: its latest answer in this silence explains nothing.
+    /// When to send `STATUS`. `must_ask_again`: the latest one in this silence has not told the controller's state, or
+    /// `START` is to be sent again.
     pub fn ask_at(&self, last_data: Instant, must_ask_again: bool) -> Option<Instant> {
         let due = last_data + self.after?;
         match self.last_asked {
@@ -57,13 +58,13 @@ impl Silence {
         }
     }
 
-    /// `STATUS` is sent.
+    /// `STATUS` is requested.
     pub fn on_asked(&mut self, now: Instant) {
         self.last_asked = Some(now);
     }
 
     /// When to look at the local address.
-    pub fn look_at(&self, last_data: Instant) -> Instant {
+    pub fn address_look_at(&self, last_data: Instant) -> Instant {
         self.last_look.map_or(last_data + self.after.unwrap_or(DEFAULT_LOOK_AFTER), |(last, _)| last + LOOK_INTERVAL)
     }
 

@@ -113,7 +113,7 @@ impl Encoder {
                 Line::Frame | Line::Unknown => match Frame::parse(line) {
                     Ok(frame) => {
                         match self.format {
-                            // It does not parse frames.
+                            // Has returned above.
                             Format::Raw => {}
                             Format::Candump => write_candump(&frame, received, out),
                             Format::Influx => self.influx.write(&frame, received, out),

@@ -254,7 +254,7 @@ impl Connection {
 
     /// Switches moderated receiving on, or off with zero; it is off at first. With it, datagrams that come shortly after one
     /// another are read up to `max_rest` later, many at a time, which costs less CPU time. What
-    /// [`Connection::received_at`] says is then the time of reading. While a command is in flight everything is read at
+    /// [`Connection::received_at`] says is then up to `max_rest` later than the arrival. While a command is in flight everything is read at
     /// once. Deadlines are kept, and a waker ends a rest.
     pub fn set_max_rest(&mut self, max_rest: Duration) {
         let receive_buffer = 2 * self.transport.receive_buffer();
@@ -266,7 +266,8 @@ impl Connection {
         self.sequencer.takeover()
     }
 
-    /// The latest error of sending or receiving since a command was last sent.
+    /// The latest error of sending or receiving since a command was begun; an error that was received outlasts further attempts,
+    /// unless it was that the port is closed.
     pub fn network_error(&self) -> Option<&NetworkError> {
         self.network_error.as_ref()
     }
@@ -310,6 +311,7 @@ impl Connection {
     /// The command to which a reply that comes can be an answer.
     pub(crate) fn answerable(&self) -> Option<Verb> {
         let line = &self.sequencer.line;
+        // The field is cleared by a poll, which need not have come yet.
         let is_open = line.in_flight().is_some() || self.read_up_to < line.replies_until;
         line.answerable.filter(|_| is_open).map(|command| command.verb)
     }
@@ -330,7 +332,7 @@ impl Connection {
             return Event::Datagram(&self.buffer[..length]);
         }
         loop {
-            // Both first, so that nothing is sent once a session is over.
+            // The deadline and the waker first, so that nothing is sent once a session is over.
             if deadline.is_some_and(|deadline| deadline <= self.read_up_to) {
                 return Event::Timeout;
             }
@@ -339,6 +341,7 @@ impl Connection {
                 return Event::Woken;
             }
             let mut until = deadline;
+            // While catching up the clock stands still, so nothing is due.
             if self.catching_up_since.is_none() && !self.is_mute {
                 match self.sequencer.poll(self.read_up_to) {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),

@@ -50,9 +50,9 @@ pub struct Failure {
     pub takeover: Option<Takeover>,
     /// The gateway; `None` if a [`Sequencer`](super::sequencer::Sequencer) is used alone.
     pub gateway: Option<SocketAddr>,
-    /// The network's latest error since the command was last sent; likewise.
+    /// The network's latest error since the command was begun; `None` likewise.
     pub network_error: Option<Box<NetworkError>>,
-    /// Whether something has come from the gateway since the first command left; likewise.
+    /// Whether something has come from the gateway since the first command left; `false` likewise.
     pub has_answered: bool,
 }
 

@@ -104,6 +104,7 @@ impl Default for Setup {
 pub struct Sequencer {
     channel: Channel,
     setup: Setup,
+    /// The line to the gateway, with one command at a time.
     pub(super) line: Transaction,
     step: Step,
     /// `STOP` follows in place of everything else, once the command in flight is answered, at this time at the latest.
@@ -265,6 +266,7 @@ impl Sequencer {
             }
             match self.line.poll(now) {
                 Action::Wait(None) if self.is_idle() => return Ok(Action::Wait(None)),
+                // The line has settled.
                 Action::Wait(None) => self.begin(),
                 Action::Report(Event::Completed(command, outcome)) => {
                     if let Some(event) = self.on_completed(command, outcome)? {

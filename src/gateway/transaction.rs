@@ -146,12 +146,12 @@ impl Transaction {
             return Action::ReadQueued;
         }
         let is_answered = !matches!(in_flight.outcome, Outcome::NoReply(_));
-        let is_over = self.attempts >= self.retry.attempts || command.verb == Verb::Start && self.transmissions > 0;
-        let until = if is_over && !is_answered { self.replies_until } else { in_flight.next_at };
+        let is_last = self.attempts >= self.retry.attempts || command.verb == Verb::Start && self.transmissions > 0;
+        let until = if is_last && !is_answered { self.replies_until } else { in_flight.next_at };
         if now < until {
             return Action::Wait(Some(until));
         }
-        if !is_over && !is_answered {
+        if !is_last && !is_answered {
             self.attempts += 1;
             return Action::Send(command, self.attempts);
         }

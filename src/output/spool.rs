@@ -26,10 +26,10 @@ const WRITE_INTERVAL: Duration = Duration::from_millis(8);
 const FILE_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// So many waiting bytes end the wait.
-const MAX_WAITING: usize = 1 << 20;
+const ENOUGH_WAITING: usize = 1 << 20;
 
 /// A buffer that has held more than this is given back to the system once it is written out.
-const RETAINED_CAPACITY: usize = 2 * MAX_WAITING;
+const RETAINED_CAPACITY: usize = 2 * ENOUGH_WAITING;
 
 /// What a session sees of stdout.
 pub(crate) trait Output: fmt::Debug + Send + Sync {
@@ -82,7 +82,7 @@ pub(crate) struct Spool {
 struct State {
     waiting: Vec<u8>,
     datagrams: u64,
-    /// So many waiting bytes wake the writer.
+    /// So many waiting bytes wake the writer; none do while it writes, or is woken already.
     wake_at: usize,
     closed: bool,
     is_deleted: bool,
@@ -142,7 +142,7 @@ impl Spool {
             }
             batch.clear();
             self.lock().is_deleted |= stdout.has_lost_name();
-            drop(self.wait_for_bytes(MAX_WAITING, interval));
+            drop(self.wait_for_bytes(ENOUGH_WAITING, interval));
         }
     }
 

@@ -35,7 +35,7 @@ fn takeover(takeover: Option<Takeover>) -> &'static str {
     }
 }
 
-/// What a signal during the handshake leaves behind.
+/// What a signal during the handshake leaves behind, before `START` has left.
 pub(crate) fn handshake_exit(connection: &Connection, options: &CommonOptions) -> String {
     if !connection.has_sent {
         return "exited before anything was sent".to_owned();

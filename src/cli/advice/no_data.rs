@@ -15,6 +15,7 @@ pub(crate) fn no_data(options: &ListenOptions, connection: &Connection, bus: &Bu
             "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
             guesses(options, bus, &[stopped(bus)])
         ),
+        // It begins with the controller's state itself.
         (_, Some(Outcome::Status(status)), _) => return describe(options, bus, *status),
         (_, Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \

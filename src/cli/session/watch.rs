@@ -39,7 +39,7 @@ impl Session<'_> {
     fn on_silence(&mut self, now: Instant) {
         if let Some((at, status)) = self.late_status.take_if(|&mut (at, _)| at <= now) {
             self.bus.on_status(at, status);
-            self.on_query(now, Outcome::Status(status));
+            self.on_status_ended(now, Outcome::Status(status));
         }
         if self.idle_at().is_some_and(|at| at <= now) {
             let seconds = self.options.idle_timeout.unwrap_or_default().as_secs_f64();
@@ -50,11 +50,13 @@ impl Session<'_> {
         }
         if self.ask_at().is_some_and(|at| at <= now) {
             self.silence.on_asked(now);
+            // There is a time to ask only while the connection is idle.
             let _ = self.connection.request_status();
         }
-        if self.silence.look_at(self.last_data()) <= now {
-            let (is_lost, now) =
-                (self.connection.transport.address_is_lost(self.connection.gateway), self.connection.read_clock());
+        if self.silence.address_look_at(self.last_data()) <= now {
+            let is_lost = self.connection.transport.address_is_lost(self.connection.gateway);
+            // Looking takes time, and the next look comes that much later.
+            let now = self.connection.read_clock();
             if self.silence.on_look(now, is_lost) {
                 self.bus.on_doubt(now);
                 let local = self.connection.local_addr().ok();
@@ -65,9 +67,9 @@ impl Session<'_> {
     }
 
     /// A `STATUS` that was sent because of a silence has ended.
-    pub(super) fn on_query(&mut self, now: Instant, outcome: Outcome) {
+    pub(super) fn on_status_ended(&mut self, now: Instant, outcome: Outcome) {
         let silent_for = now.saturating_duration_since(self.last_data());
-        self.bus.on_query(now, outcome);
+        self.bus.on_status_ended(now, outcome);
         let message = if self.bus.must_start_again() {
             let message = advice::start_again(self.options, &self.bus);
             self.silence.tells(&message);

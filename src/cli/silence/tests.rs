@@ -20,7 +20,7 @@ fn run(mut silence: Silence, until: u32, frames: &[u32], must_ask_again: bool, t
     for second in 0..=until {
         let now = start + second * SECOND;
         let asks = silence.ask_at(last_data, must_ask_again).is_some_and(|at| at <= now);
-        let looks = silence.look_at(last_data) <= now;
+        let looks = silence.address_look_at(last_data) <= now;
         if asks {
             silence.on_asked(now);
             wanted.asked.push(second);
