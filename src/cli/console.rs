@@ -27,6 +27,7 @@ pub(crate) struct Content {
     /// It holds a frame of the session's CAN port: data.
     pub has_frame: bool,
     pub has_ok: bool,
+    /// It holds a refusal, and no frame, which would tell more.
     pub has_refusal: bool,
     /// The events of the port that no frame follows.
     pub events: Vec<StateChange>,
@@ -50,7 +51,7 @@ impl Content {
                     continue;
                 }
                 Line::Ok => content.has_ok = true,
-                Line::Refused => content.has_refusal = true,
+                Line::Refused => content.has_refusal = !content.has_frame,
                 Line::Frame if is_of(line, channel) => content.events.clear(),
                 Line::Event => {
                     let event = ControllerEvent::parse(line).filter(|event| event.channel == channel);

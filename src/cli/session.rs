@@ -205,8 +205,9 @@ impl<'a> Session<'a> {
         let in_flight = self.connection.sequencer.in_flight().map(|command| command.verb);
         match (in_flight, self.connection.answerable(), content.status) {
             (Some(Verb::Start), Some(Verb::Start), _) if content.has_ok => self.bus.on_started(now),
-            // It is compared with everything that was read up to now, so the queue is read first.
-            (None, _, Some(status)) if self.bus.takes_late_status(status) => {
+            // Late: nothing is in flight, or it has not left. It is compared with everything that was read up to now, so the
+            // queue is read first.
+            (None, _, Some(status)) | (_, None, Some(status)) if self.bus.takes_late_status(status) => {
                 self.connection.cancel_status();
                 self.late_status = Some((now, status));
             }

@@ -1,7 +1,7 @@
 //! Scenarios that once failed, shortened.
 
 /// Each with its name.
-pub const ALL: [(&str, &str); 35] = [
+pub const ALL: [(&str, &str); 38] = [
     ("issue_01_empty_datagram_before_repair", include_str!("scenarios/issue_01_empty_datagram_before_repair.txt")),
     ("issue_01_event_before_repair", include_str!("scenarios/issue_01_event_before_repair.txt")),
     ("issue_02_wrong_bit_rate", include_str!("scenarios/issue_02_wrong_bit_rate.txt")),
@@ -37,4 +37,7 @@ pub const ALL: [(&str, &str); 35] = [
     ("refusal_that_stop_overtook", include_str!("scenarios/refusal_that_stop_overtook.txt")),
     ("losses_after_a_pause", include_str!("scenarios/losses_after_a_pause.txt")),
     ("losses_of_a_stopped_process", include_str!("scenarios/losses_of_a_stopped_process.txt")),
+    ("late_status_before_repair", include_str!("scenarios/late_status_before_repair.txt")),
+    ("late_status_before_next", include_str!("scenarios/late_status_before_next.txt")),
+    ("refusal_and_frame_in_one_datagram", include_str!("scenarios/refusal_and_frame_in_one_datagram.txt")),
 ];

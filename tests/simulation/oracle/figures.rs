@@ -383,7 +383,7 @@ impl Area for Figures {
         if let (Some(since), false) = (self.untold_since, view.has_no_drop_counter) {
             let end = view.end_asked().unwrap_or(view.now);
             let allowed = since.max(self.kernel_loss.last().map_or(0, |&last| last + 60 * SECOND));
-            let due = allowed + 3 * SECOND + view.stalled(allowed, end);
+            let due = view.after(allowed, 3 * SECOND);
             let kept_coming = view.frame.is_some_and(|frame| frame.read > due + 1000 * MILLISECOND);
             found.check(due > end || !kept_coming, due, "38 a loss in the kernel is not told", String::new);
         }

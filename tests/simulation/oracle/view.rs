@@ -296,6 +296,14 @@ impl<'a> View<'a> {
         self.stalls.iter().map(overlap).sum()
     }
 
+    /// When the process has run for so long since a time.
+    pub fn after(&self, from: Time, duration: Time) -> Time {
+        let later = |due: Time, &(begin, end): &(Time, Time)| {
+            if begin < due && end > from { due + end - begin.max(from) } else { due }
+        };
+        self.stalls.iter().fold(from + duration, later)
+    }
+
     /// When the silence began, at the earliest and at the latest that it can be said: a frame arrived and was read.
     pub fn silent_since(&self) -> Option<(Time, Time)> {
         let start = self.start_left?;
@@ -495,6 +503,8 @@ impl<'a> View<'a> {
             self.frames_read += 1;
             self.flags_cleared = Some(self.now);
             (self.bus_off, self.warning, self.sick) = (None, None, None);
+            // Of the same datagram.
+            self.own_refusal_of_status = self.own_refusal_of_status.filter(|&at| at < self.now);
         }
         self.last_lines = lines;
     }
