@@ -44,7 +44,7 @@
 // ended again watch, with bus and advice::no_data.
 //
 // * gateway: connection is the loop; it reads, feeds the state machines sequencer (which command follows which outcome) and
-//   transaction (one command and its answer), and sends what they want sent. A session's one door to the world is transport.
+//   transaction (one command and its answer), and sends what they want sent. A connection's one door to the world is transport.
 // * format: datagrams and frames into bytes.
 // * output counts datagrams, has them encoded, and writes them to stdout on a thread of its own, so that the loop never waits
 //   for a slow reader.

@@ -23,7 +23,8 @@ pub(crate) struct Bus {
     last_frame: Option<Instant>,
     /// The latest sign that the bus runs: a frame, an answer to `START`, an answer to `STATUS` that says so.
     runs: Option<Instant>,
-    /// The latest sign that it may not: an answer to `STATUS` or that none came, an error of the network, a `STOP` that was not confirmed.
+    /// The latest sign that it may not: `STATUS` said stopped, was refused or not answered; `STOP` has left; an error of the
+    /// network; an end in doubt.
     may_not_run: Option<Instant>,
     /// When the gateway last said that the controller is stopped.
     stopped: Option<Instant>,
@@ -147,7 +148,7 @@ impl Bus {
         (self.may_not_run, self.asked_at) = (Some(at), None);
     }
 
-    /// An error of the network was reported, or `STOP` was not confirmed.
+    /// Something puts in doubt that the bus runs.
     pub fn on_doubt(&mut self, at: Instant) {
         self.may_not_run = Some(at);
     }
@@ -204,8 +205,8 @@ impl Bus {
         self.health != Health::Good || self.status().is_some_and(|status| status.overrun)
     }
 
-    /// Whether to ask again in one silence: the answer is none, a refusal, older than the last `START`, or `START` is still to
-    /// be sent again.
+    /// Whether to ask again in one silence: no answer since the last `START` tells whether the controller runs, or `START` is
+    /// still to be sent again.
     pub fn must_ask_again(&self) -> bool {
         self.status().is_none() || self.must_start_again()
     }

@@ -34,9 +34,9 @@ const MAX_REST_INTO_FILE: Duration = Duration::from_millis(33);
 /// Runs a session until it ends as asked (by a signal, by its count, or because the reader of stdout went away) or fails.
 /// Prints messages on stderr; returns the exit code.
 ///
-/// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, permanently. Such a signal before the handshake, and
-/// every second one, ends the whole process at once, with exit code 130. The first one after that ends the session: with
-/// 130 too, unless `START` has left.
+/// Installs the process's handler for SIGINT, SIGTERM and SIGHUP, permanently. Before the handshake such
+/// a signal ends the whole process at once, with exit code 130. Later the first one ends the session, with 130 if `START`
+/// has not left, and the second one ends the process at once, with 130.
 pub fn run(options: &ListenOptions) -> ExitCode {
     let verbosity = match (options.quiet, options.verbose) {
         (true, _) => Verbosity::Quiet,

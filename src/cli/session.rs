@@ -50,7 +50,7 @@ pub(crate) struct Session<'a> {
     /// When the shutdown began.
     ended: Option<Instant>,
     next_check: Instant,
-    /// An answer to `STATUS` that came late, and when it was read.
+    /// An answer to `STATUS` that came late, and when it was read: it counts once everything that came before has been read.
     late_status: Option<(Instant, Status)>,
     /// What went wrong; the last becomes the session's error.
     failures: Vec<Error>,

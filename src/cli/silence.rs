@@ -29,8 +29,7 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// `STATUS` follows after `status_after` (0 for never), or after half of an idle timeout that would end the session before
-    /// the answer has come.
+    /// `STATUS` follows after `status_after` (0 for never), or after half of the idle timeout if that is sooner.
     pub fn new(status_after: Duration, idle_timeout: Option<Duration>) -> Silence {
         let after = (!status_after.is_zero()).then(|| match idle_timeout {
             Some(idle) if idle < 2 * status_after => idle / 2,

@@ -235,8 +235,8 @@ impl Connection {
         self.sequencer.request_status()
     }
 
-    /// Gives up a `STATUS` that was requested, if it has not ended, and forgets the network's latest error. Its answer may
-    /// still come, as a datagram.
+    /// Gives up a `STATUS` that was requested, if it has not ended, or a [`Connection::start_again`] that has not left, and
+    /// forgets the network's latest error. The answer to `STATUS` may still come: as [`Event::Answer`], later as a datagram.
     pub fn cancel_status(&mut self) {
         self.network_error = None;
         self.sequencer.cancel_status();
@@ -341,7 +341,7 @@ impl Connection {
                 return Event::Woken;
             }
             let mut until = deadline;
-            // While catching up the clock stands still, so nothing is due.
+            // While catching up, `read_up_to` stands still, so nothing is due.
             if self.catching_up_since.is_none() && !self.is_mute {
                 match self.sequencer.poll(self.read_up_to) {
                     Ok(Action::Wait(at)) => until = at.into_iter().chain(deadline).min(),
@@ -429,7 +429,7 @@ impl Connection {
         if self.catching_up_since.is_some() { Some(Duration::ZERO) } else { wait }
     }
 
-    /// Advances the clock when everything has been read that was there when a read without blocking began; then it may be
+    /// Advances `read_up_to` when everything has been read that was there when a read without blocking began; then it may be
     /// time for a rest.
     fn update_read_up_to(&mut self, received: &io::Result<usize>) {
         let is_empty = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);

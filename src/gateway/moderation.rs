@@ -64,8 +64,8 @@ impl Moderation {
     }
 
     /// `datagrams` with `bytes` have been read since the last call: after a blocking read one, otherwise everything that arrived
-    /// before `now`. Returns how long to rest before the next read, which must not block; `None` if the next read must block
-    /// until a datagram arrives.
+    /// before `now`. Returns how long to rest before the next read, which must not block (the caller may skip the
+    /// rest and block); `None` if the next read must block until a datagram arrives.
     pub fn on_read(&mut self, now: Instant, datagrams: usize, bytes: usize) -> Option<Duration> {
         let load = datagrams + bytes / BYTES_PER_DATAGRAM;
         let since = |earlier: Option<Instant>| earlier.map_or(Duration::MAX, |at| now.saturating_duration_since(at));

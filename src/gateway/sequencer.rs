@@ -156,7 +156,7 @@ impl Sequencer {
         matches!(self.step, Step::Idle) && self.stop_at.is_none()
     }
 
-    /// Whether the gateway has confirmed the handshake's `INIT`, which a running controller refuses, and `START` is not answered.
+    /// Whether the handshake is past `INIT`, which a running controller refuses; so the bus does not run while `START` has not left.
     pub(crate) fn is_initialised(&self) -> bool {
         matches!(self.step, Step::Filter { .. } | Step::Start { again: false })
     }
@@ -338,7 +338,7 @@ impl Sequencer {
         if self.stop_at.is_some() && command.verb != Verb::Start {
             return Ok(None);
         }
-        // A running controller would have refused INIT.
+        // STOP is confirmed, or INIT is, which a running controller refuses.
         if let (Step::TakeOver { .. } | Step::Init, Done, Some(takeover)) = (&step, &outcome, &mut self.takeover) {
             takeover.is_stopped = true;
         }

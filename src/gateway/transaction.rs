@@ -30,7 +30,7 @@ use super::event::{Action, Event, Outcome};
 use super::reply::{Line, is_of, is_reply};
 use crate::text::escape_truncated;
 
-/// How long the line settles after a reply: 20 ms.
+/// How long the line settles after the answer to a command that was transmitted once: 20 ms.
 pub const SETTLE: Duration = Duration::from_millis(20);
 
 /// When a command is sent again, and how many times. A command that nothing answers fails after (`attempts` + 1) timeouts,
@@ -41,7 +41,7 @@ pub const SETTLE: Duration = Duration::from_millis(20);
 pub struct RetryConfig {
     /// How long to wait for a reply before the command is sent again: 1 ms to a day; what is outside counts as the limit.
     pub timeout: Duration,
-    /// Maximum transmissions of a command; 0 counts as 1. `START` is transmitted once.
+    /// Maximum attempts, with those that fail on this machine; 0 counts as 1. `START` is transmitted at most once.
     pub attempts: u32,
 }
 
@@ -193,10 +193,10 @@ impl Transaction {
             // The request or the reply was doubled.
             (Outcome::Ok | Outcome::Status(_), Ok(_)) | (Outcome::Refused(_), Ok(Outcome::Refused(_))) => true,
             (outcome, Ok(answer)) => {
-                let settled = now + SETTLE;
+                let settle_end = now + SETTLE;
                 let is_only_copy = self.transmissions == 1;
-                self.replies_until = if is_only_copy { settled } else { self.replies_until.max(settled) };
-                in_flight.next_at = if let Outcome::Refused(_) = answer { self.replies_until } else { settled };
+                self.replies_until = if is_only_copy { settle_end } else { self.replies_until.max(settle_end) };
+                in_flight.next_at = if let Outcome::Refused(_) = answer { self.replies_until } else { settle_end };
                 *outcome = answer;
                 true
             }

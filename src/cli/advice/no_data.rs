@@ -9,13 +9,13 @@ use crate::gateway::{Connection, Filter, Outcome};
 /// Explains a silence. It starts from what the gateway or the network says, and guesses only where neither says anything.
 /// It advises nothing that is among the `options` already.
 pub(crate) fn no_data(options: &ListenOptions, connection: &Connection, bus: &Bus) -> String {
-    let mut parts = controller_state(options, bus);
+    let mut parts = controller_faults(options, bus);
     parts.push(match (bus.unknown_answer(), &bus.outcome, connection.network_error()) {
         (Some(text), ..) => format!(
             "the gateway answers STATUS with {text}, so it may not know STATUS; perhaps {}",
             guesses(options, bus, &[stopped(bus)])
         ),
-        // It begins with the controller's state itself.
+        // It lists the faults itself.
         (_, Some(Outcome::Status(status)), _) => return describe(options, bus, *status),
         (_, Some(Outcome::Refused(text)), _) => format!(
             "the gateway answers STATUS with {text}: it has restarted and lost its settings (run again), or does not know \
@@ -36,7 +36,7 @@ pub(crate) fn no_data(options: &ListenOptions, connection: &Connection, bus: &Bu
 /// Says that `START` is sent again, and the flags of the status that are hidden by that.
 pub(crate) fn start_again(options: &ListenOptions, bus: &Bus) -> String {
     let again = "START was not answered and the controller is stopped; sending START again".to_owned();
-    [again].into_iter().chain(controller_state(options, bus)).collect::<Vec<_>>().join("; ")
+    [again].into_iter().chain(controller_faults(options, bus)).collect::<Vec<_>>().join("; ")
 }
 
 /// What may be the case, as far as nothing that came speaks against it, and `others`.
@@ -60,7 +60,7 @@ fn stopped(bus: &Bus) -> &'static str {
 }
 
 /// What the controller has met. A wrong bit rate lets no frame pass.
-fn controller_state(options: &ListenOptions, bus: &Bus) -> Vec<String> {
+fn controller_faults(options: &ListenOptions, bus: &Bus) -> Vec<String> {
     let remedy = if bus.has_frames() {
         "check the wiring and the other nodes".to_owned()
     } else {
@@ -77,7 +77,7 @@ fn controller_state(options: &ListenOptions, bus: &Bus) -> Vec<String> {
 }
 
 fn describe(options: &ListenOptions, bus: &Bus, status: Status) -> String {
-    let mut parts = controller_state(options, bus);
+    let mut parts = controller_faults(options, bus);
     if bus.answers_differ() {
         let guesses = guesses(options, bus, &[]);
         let differ =
