@@ -124,7 +124,7 @@ impl Bus {
                 None => health,
             };
         }
-        // Either may be the newer one: it is in doubt.
+        // Either may be the newer one: both get the same time, by which `answers_differ` knows it.
         if status.stopped || stopped_since {
             (self.may_not_run, self.stopped) = (Some(at), Some(at));
         }

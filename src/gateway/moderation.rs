@@ -28,7 +28,7 @@ const SAME_WAKEUP: Duration = Duration::from_micros(20);
 /// How many wake-ups a rest must replace to be worthwhile. The timer that ends it costs more than a wake-up by a datagram.
 const MIN_WAKEUPS_PER_REST: u32 = 5;
 
-/// How many wake-ups in a row must be frequent enough.
+/// More wake-ups in a row than this must be frequent enough.
 const MIN_WAKEUPS: u32 = 8;
 
 /// How many rests in a row that brought fewer than two datagrams end it.
