@@ -4,9 +4,7 @@ pub(crate) const HEX_DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
 /// A hexadecimal number of 1 to 8 digits and nothing else.
 pub(crate) fn parse_hex(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
+    let digits = Some(digits).filter(|digits| (1..=8).contains(&digits.len()))?;
     digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
 }
 

@@ -40,8 +40,7 @@ impl Limiter {
             Some(event) if event.change != StateChange::Other => (event.change, event.channel.to_string()),
             _ => (StateChange::Other, text.to_owned()),
         };
-        let change = key.0;
-        let of_its_kind: u64 = self.shown.iter().filter(|(key, _)| key.0 == change).map(|(_, shown)| shown).sum();
+        let of_its_kind: u64 = self.shown.iter().filter(|(other, _)| other.0 == key.0).map(|(_, shown)| shown).sum();
         if of_its_kind >= MAX_OTHERS || self.shown.get(&key).is_some_and(|&shown| shown >= MAX_SAME) {
             self.suppressed += 1;
             self.unreported += 1;

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, value_parser};
 
@@ -29,7 +30,7 @@ use crate::gateway::{BitRate, Channel, DataBitRate, Filter, Init, RetryConfig, S
 #[allow(missing_docs, reason = "a flattened field's documentation would become the program's description")]
 pub struct ListenOptions {
     /// raw, candump, influx or pcap
-    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true, long_help = FORMATS)]
+    #[arg(short, long, value_parser = format(), default_value = "raw", hide_possible_values = true, long_help = FORMATS)]
     pub(crate) format: Format,
     /// Exit after printing N datagrams (raw) or frames
     ///
@@ -89,6 +90,16 @@ pub struct ListenOptions {
     pub filters: Vec<Filter>,
     #[command(flatten)]
     pub retry: RetryOptions,
+}
+
+/// Reads a format's name.
+fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["raw", "candump", "influx", "pcap"]).map(|name| match name.as_str() {
+        "candump" => Format::Candump,
+        "influx" => Format::Influx,
+        "pcap" => Format::Pcap,
+        _ => Format::Raw,
+    })
 }
 
 const FORMATS: &str = "\

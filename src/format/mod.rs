@@ -45,11 +45,9 @@ use crate::gateway::reply::{Line, lines};
 use crate::text::HEX_DIGITS;
 
 /// What a datagram becomes on stdout.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The datagram as it came; a newline is added if it does not end in one.
-    #[default]
     Raw,
     /// The log format of `candump -L`, one line for each frame.
     Candump,

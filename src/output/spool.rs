@@ -107,11 +107,9 @@ impl Spool {
 
     fn run(&self, mut stdout: Stdout, spare: Vec<u8>, waker: &Waker) {
         let written = self.write_to(&mut stdout, spare);
-        let (has_failed, is_deleted) = (written.error.is_some(), stdout.has_lost_name());
-        self.change(|state| {
-            state.is_deleted |= is_deleted;
-            (state.closed, state.written) = (true, Some(written));
-        });
+        let has_failed = written.error.is_some();
+        self.lock().is_deleted |= stdout.has_lost_name();
+        self.change(|state| (state.closed, state.written) = (true, Some(written)));
         if has_failed {
             return waker.wake();
         }

@@ -68,7 +68,6 @@ impl Session<'_> {
 
     /// A `STATUS` that was sent because of a silence has ended.
     pub(super) fn on_status_ended(&mut self, now: Instant, outcome: Outcome) {
-        let silent_for = now.saturating_duration_since(self.last_data());
         self.bus.on_status_ended(now, outcome);
         let message = if self.bus.must_start_again() {
             let message = advice::start_again(self.options, &self.bus);
@@ -81,7 +80,7 @@ impl Session<'_> {
             if !self.silence.tells(&explanation) {
                 return;
             }
-            format!("no data for {:.1} s: {explanation}", silent_for.as_secs_f64())
+            format!("no data for {:.1} s: {explanation}", now.saturating_duration_since(self.last_data()).as_secs_f64())
         };
         let is_warning = self.bus.has_flags() || self.bus.status().is_none();
         if is_warning { self.messages.warn(message) } else { self.messages.info(message) }
